@@ -1,6 +1,8 @@
-/* status.c - names and texts of the status codes, and the filling of error records.
+/* status.c - the version, names and texts of the status codes, and the filling of error records.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "base/base.h"
+
+#include <quire/version.h>
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -79,4 +81,9 @@ _Noreturn void quire__check_failed(const char *condition, const char *file, int 
 {
     (void)fprintf(stderr, "quire: broken invariant at %s:%d: %s\n", file, line, condition);
     abort();
+}
+
+const char *quire_version(void)
+{
+    return QUIRE_VERSION;
 }

@@ -1,0 +1,151 @@
+/* pool.h - the shared allocator: one arena of K/V blocks for one model on one backend.
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * A pool owns the memory of all K and V, the block tables and lengths on the device, and a host
+ * mirror of both. Any number of sequences up to max_seqs share it. Everything is taken at creation;
+ * later calls do not allocate.
+ *
+ * Threads: every function of pool.h, seq.h and step.h may be called from any thread; one mutex
+ * guards a pool. A sequence, and a step, belong to one thread at a time. */
+#ifndef QUIRE_POOL_H
+#define QUIRE_POOL_H
+
+#include <stdint.h>
+
+#include <quire/backend.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct quire_pool;
+
+/* Upper ends of what a config may ask for; larger is QUIRE_E_LIMIT. */
+#define QUIRE_MAX_LAYERS     4096u
+#define QUIRE_MAX_GROUPS     64u
+#define QUIRE_MAX_SEQS       65536u
+#define QUIRE_MAX_BLOCK_SIZE 65536u
+
+/* Layers that share one block table. Every layer of the model is in exactly one group. */
+struct quire_group_config {
+    const uint32_t *layers; /* [num_layers] indices of the model's layers, ascending */
+    uint32_t num_layers;
+    uint32_t num_heads;      /* H, query heads */
+    uint32_t num_kv_heads;   /* G, divides H */
+    uint32_t head_dim;       /* D of q and K */
+    uint32_t head_dim_v;     /* D of V; 0: the same as head_dim */
+    uint32_t window;         /* positions a token sees, itself included; 0: all before it */
+    uint32_t sink_positions; /* first positions that every token sees besides its window */
+};
+
+/* How a pool is made. Fill with quire_pool_config_init, then set backend and groups. All pointers
+ * are borrowed for the call, but backend and memory, which must outlive the pool. */
+struct quire_pool_config {
+    uint32_t struct_size;
+    struct quire_backend *backend;
+    const struct quire_group_config *groups; /* [num_groups] */
+    uint32_t num_groups;
+    uint32_t layout;           /* enum quire_layout; default AUTO */
+    uint32_t dtype_k, dtype_v; /* enum quire_dtype F32, F16 or BF16; default F16 */
+    uint32_t block_size;       /* P, positions per block; default 16. Contiguous: the positions by
+                                  which memory follows the length */
+    uint32_t max_seqs;         /* sequences alive at once; default 16 */
+    uint32_t max_seq_len;      /* positions of one sequence; default 4096 */
+    uint32_t max_step_tokens;  /* rows of one step; default 512 */
+    uint32_t max_open_steps;   /* steps open at once; default 4 */
+    uint64_t memory_bytes;     /* budget for K and V; default 1 GiB */
+    uint32_t num_blocks;       /* blocks instead of a budget; 0: from memory_bytes */
+    void *memory; /* caller's arena of memory_bytes, 64-byte aligned; NULL: the backend's.
+                     Contiguous needs max_seqs whole regions in it */
+};
+
+/* Blocks by state, and what they cost. At every quiescent point
+ * free + owned + cached + in_transit = total. */
+struct quire_pool_stats {
+    uint32_t struct_size;
+    uint32_t layout;      /* the layout AUTO became */
+    uint32_t block_size;  /* P, or the growth of a contiguous sequence */
+    uint64_t block_bytes; /* K and V of every layer of one group over P positions */
+    uint64_t blocks_total;
+    uint64_t blocks_free;
+    uint64_t blocks_owned;  /* held by a sequence or a step */
+    uint64_t blocks_cached; /* held by nobody, findable */
+    uint64_t blocks_in_transit;
+    uint64_t blocks_peak;    /* most blocks not free at any moment */
+    uint64_t bytes_used;     /* of K and V in blocks that are not free */
+    uint64_t metadata_bytes; /* host memory for blocks, tables and tokens, as reserved */
+    uint32_t seqs;
+    uint32_t open_steps;
+    uint64_t steps_committed;
+    uint64_t steps_aborted;
+    uint64_t uploads; /* calls of the backend's upload; one a step */
+};
+
+/* Sets every field of a config to its default.
+ *
+ * config: written whole; not NULL.
+ * Statuses: none.
+ * Threads: any.
+ * Cost: constant. */
+QUIRE_API void quire_pool_config_init(struct quire_pool_config *config);
+
+/* Makes a pool. Every unsupported request is refused here, never at the first step.
+ *
+ * config: from _init, borrowed; *out: owned by the caller until quire_pool_destroy; error:
+ * optional. Statuses: INVAL for NULL, bad struct_size, zero or contradictory shapes (H not a
+ * multiple of G, a layer in no group or in two); LIMIT over a QUIRE_MAX_*; UNSUPPORTED where the
+ * backend lacks the layout, dtype, head dim or block size (the message lists what it has); NOSPACE
+ * when the budget holds less than one block a group (the message says how much is needed); NOMEM.
+ * Threads: any.
+ * Cost: the reservation of the arena; memory is touched as blocks are used. */
+QUIRE_API quire_status quire_pool_create(const struct quire_pool_config *config,
+                                         struct quire_pool **out, struct quire_error *error);
+
+/* Frees a pool with all its sequences and open steps. Its handles are dead afterwards.
+ *
+ * pool: from quire_pool_create, or NULL.
+ * Statuses: none.
+ * Threads: the last user.
+ * Cost: waits for the backend's queued work on the pool. */
+QUIRE_API void quire_pool_destroy(struct quire_pool *pool);
+
+/* Ends every sequence and frees every block, and clears a device error.
+ *
+ * pool: not NULL.
+ * Statuses: INVAL for NULL; BUSY while a step is open.
+ * Threads: any.
+ * Cost: O(blocks owned). */
+QUIRE_API quire_status quire_pool_reset(struct quire_pool *pool);
+
+/* Reads the counters and gauges of a pool.
+ *
+ * pool: not NULL; stats: struct_size set by the caller, the rest written.
+ * Statuses: INVAL for NULL or a bad struct_size.
+ * Threads: any; the values are of one moment.
+ * Cost: constant. */
+QUIRE_API quire_status quire_pool_stats(struct quire_pool *pool, struct quire_pool_stats *stats);
+
+/* Verifies the invariants P1 to P4: every block in one state, references equal to table entries,
+ * the sum of states equal to the total.
+ *
+ * pool: not NULL; error: optional, names the first block and invariant that fails.
+ * Statuses: INVAL for NULL; CORRUPT when an invariant is broken, which is a bug of the library or
+ * foreign writes to its memory; NOMEM.
+ * Threads: any.
+ * Cost: O(blocks + table entries in use). */
+QUIRE_API quire_status quire_pool_check(struct quire_pool *pool, struct quire_error *error);
+
+/* Bytes of K and V that one block of each group takes in a geometry, without making a pool.
+ *
+ * config: from _init, with groups, dtypes and block_size set, borrowed (backend is not used);
+ * *block_bytes: bytes of one page; *position_bytes: bytes of one position over all layers.
+ * Statuses: INVAL and LIMIT as quire_pool_create.
+ * Threads: any.
+ * Cost: O(layers). */
+QUIRE_API quire_status quire_pool_measure(const struct quire_pool_config *config,
+                                          uint64_t *block_bytes, uint64_t *position_bytes);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
