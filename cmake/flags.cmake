@@ -1,0 +1,30 @@
+# flags.cmake - language, warnings and sanitizers of every target.
+# SPDX-License-Identifier: Apache-2.0
+set(CMAKE_C_STANDARD 11)
+set(CMAKE_C_STANDARD_REQUIRED ON)
+set(CMAKE_C_EXTENSIONS ON)
+set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR})
+set(CMAKE_ARCHIVE_OUTPUT_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR})
+set(CMAKE_LIBRARY_OUTPUT_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR})
+
+# Results must not depend on what a compiler fuses: fma is written out where it is meant.
+add_compile_options(-ffp-contract=off)
+add_compile_definitions(_GNU_SOURCE)
+add_compile_options(-Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wvla)
+if(QUIRE_WERROR)
+    add_compile_options(-Werror)
+endif()
+
+if(QUIRE_SANITIZE STREQUAL "address")
+    set(sanitizers -fsanitize=address,undefined -fno-sanitize-recover=all)
+elseif(QUIRE_SANITIZE STREQUAL "thread")
+    set(sanitizers -fsanitize=thread)
+elseif(QUIRE_SANITIZE STREQUAL "fuzzer")
+    set(sanitizers -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all)
+elseif(QUIRE_SANITIZE)
+    message(FATAL_ERROR "QUIRE_SANITIZE is '${QUIRE_SANITIZE}': give address, thread or fuzzer")
+endif()
+if(QUIRE_SANITIZE)
+    add_compile_options(${sanitizers} -fno-omit-frame-pointer -g)
+    add_link_options(${sanitizers})
+endif()
