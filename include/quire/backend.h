@@ -6,7 +6,7 @@
  *
  * Work is queued: a function that takes buffers or views may return before it has read or written
  * them. Work of one backend runs in the order it was queued. Nobody but the backend dereferences a
- * buffer. A late failure is sticky: `poll` and every later fence wait answer QUIRE_E_DEVICE.
+ * buffer. A late failure is sticky: fence_poll and fence_wait answer QUIRE_E_DEVICE until recover.
  *
  * Threads: a backend may be used from any number of threads; it orders their calls itself. */
 #ifndef QUIRE_BACKEND_H
@@ -115,7 +115,8 @@ struct quire_memory_ops {
      * committed range is allowed and keeps its content. */
     quire_status (*commit)(struct quire_backend *, struct quire_buffer *,
                            const struct quire_range *ranges, uint32_t num_ranges);
-    /* Takes the memory of ranges back, after the queued work; their content is lost. */
+    /* Takes the memory of ranges back, after the queued work; their content is lost. Ranges that
+     * are not committed stay so. */
     void (*decommit)(struct quire_backend *, struct quire_buffer *,
                      const struct quire_range *ranges, uint32_t num_ranges);
     /* Queues copies from the host; the data is read before the call returns. */
@@ -137,6 +138,9 @@ struct quire_memory_ops {
     /* OK: done; BUSY: not yet; DEVICE: some work failed. Never waits. Fence 0 asks for errors only.
      */
     quire_status (*fence_poll)(struct quire_backend *, quire_fence);
+    /* Waits for the queue and forgets late failures; buffers keep their place, not their content.
+     * DEVICE when the device is lost for good. NULL where work cannot fail late. */
+    quire_status (*recover)(struct quire_backend *);
 };
 
 /* ---- kv: the cache's own kernels ---- */
@@ -170,8 +174,8 @@ struct quire_kv_spec {
     uint32_t max_blocks; /* slots of one row of a table */
     uint32_t max_step_tokens;
     struct quire_buffer *arena;  /* num_pages pages */
-    struct quire_buffer *tables; /* u32 [num_groups][max_seqs][max_blocks] */
-    struct quire_buffer *lens;   /* u32 [max_seqs]: positions that the open step sees */
+    struct quire_buffer *tables; /* u32 [num_groups][max_seqs][max_blocks], then, at lens_offset, */
+    uint64_t lens_offset;        /* bytes: u32 [max_seqs], the positions that the open step sees */
 };
 
 /* One sequence of a step: tokens row .. row + n_new of the step's rows are its positions

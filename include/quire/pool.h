@@ -25,6 +25,9 @@ struct quire_pool;
 #define QUIRE_MAX_GROUPS     64u
 #define QUIRE_MAX_SEQS       65536u
 #define QUIRE_MAX_BLOCK_SIZE 65536u
+#define QUIRE_MAX_SEQ_LEN    (1u << 30)
+#define QUIRE_MAX_HEADS      65536u
+#define QUIRE_MAX_HEAD_DIM   65536u
 
 /* Layers that share one block table. Every layer of the model is in exactly one group. */
 struct quire_group_config {
@@ -112,7 +115,7 @@ QUIRE_API void quire_pool_destroy(struct quire_pool *pool);
 /* Ends every sequence and frees every block, and clears a device error.
  *
  * pool: not NULL.
- * Statuses: INVAL for NULL; BUSY while a step is open.
+ * Statuses: INVAL for NULL; BUSY while a step is open; DEVICE where the device is lost for good.
  * Threads: any.
  * Cost: O(blocks owned). */
 QUIRE_API quire_status quire_pool_reset(struct quire_pool *pool);
@@ -137,7 +140,8 @@ QUIRE_API quire_status quire_pool_check(struct quire_pool *pool, struct quire_er
 
 /* Bytes of K and V that one block of each group takes in a geometry, without making a pool.
  *
- * config: from _init, with groups, dtypes and block_size set, borrowed (backend is not used);
+ * config: from _init, with groups, dtypes and block_size set, borrowed (backend is not used,
+ * AUTO counts as paged);
  * *block_bytes: bytes of one page; *position_bytes: bytes of one position over all layers.
  * Statuses: INVAL and LIMIT as quire_pool_create.
  * Threads: any.

@@ -136,12 +136,12 @@ struct quire_rows {
 QUIRE_API quire_status quire_seq_read(struct quire_pool *pool, quire_seq seq,
                                       const struct quire_rows *rows, void *k, void *v);
 
-/* Copies rows of one layer into the cache: of committed positions that nobody else can read, or of
- * the positions that the sequence's open step adds.
+/* Copies rows of one layer into the cache: of committed positions, or of the positions that the
+ * sequence's open step adds.
  *
  * pool, seq: a live sequence; rows: inside the length, or inside length and new tokens of the open
  * step; k, v: as quire_seq_read.
- * Statuses: as quire_seq_read; BUSY where another holder can read a row.
+ * Statuses: as quire_seq_read.
  * Threads: the sequence's.
  * Cost: one upload; the data is read before it returns. */
 QUIRE_API quire_status quire_seq_write(struct quire_pool *pool, quire_seq seq,

@@ -1,0 +1,161 @@
+/* rows.c - rows of one layer of a sequence, from and to host memory.
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * On the host a row is [G, D], in the cache the rows of a head lie together; both are moved through
+ * a bounce buffer of the pool, at most QUIRE__BOUNCE_ROWS positions of one page at a time.
+ * Guarded by: pool->mutex, held for the whole call. */
+#include "cache/pool.h"
+
+#include <string.h>
+
+/* Consecutive positions in one page. */
+struct run {
+    uint32_t layer;
+    enum quire__plane plane;
+    uint32_t page;
+    uint32_t row; /* first row in the page */
+    uint32_t count;
+};
+
+/* The longest run that starts at `position`, has at most `count` rows, and fits the bounce buffer.
+ */
+static struct run run_at(const struct quire_pool *pool, const struct quire__seq *seq,
+                         const struct quire_rows *rows, uint32_t position, uint32_t count)
+{
+    const struct quire__layout *layout = &pool->layout;
+    uint32_t slot = quire__seq_slot(pool, seq);
+    struct run run = {.layer = rows->layer, .page = slot, .row = position, .count = count};
+    if (!layout->contiguous) {
+        uint64_t row = quire__pool_row(pool, layout->layers[rows->layer].group, slot);
+        run.page = pool->table_indices[row + position / layout->block_size];
+        run.row = position % layout->block_size;
+        if (run.count > layout->block_size - run.row)
+            run.count = layout->block_size - run.row;
+    }
+    if (run.count > QUIRE__BOUNCE_ROWS)
+        run.count = QUIRE__BOUNCE_ROWS;
+    return run;
+}
+
+/* Moves a run between host rows [count, G, D] and the bounce buffer [G, count, D]. */
+static void transpose(const struct quire_pool *pool, const struct run *run, uint8_t *host,
+                      bool to_host)
+{
+    uint32_t heads = pool->layout.layers[run->layer].num_kv_heads;
+    uint64_t bytes = quire__layout_row_bytes(&pool->layout, run->layer, run->plane);
+    for (uint32_t head = 0; head < heads; head++) {
+        for (uint32_t i = 0; i < run->count; i++) {
+            uint8_t *outside = host + ((uint64_t)i * heads + head) * bytes;
+            uint8_t *inside = pool->bounce + ((uint64_t)head * run->count + i) * bytes;
+            memcpy(to_host ? outside : inside, to_host ? inside : outside, bytes);
+        }
+    }
+}
+
+static quire_status read_run(struct quire_pool *pool, const struct run *run, uint8_t *host)
+{
+    const struct quire_memory_ops *memory = pool->backend->memory;
+    uint64_t bytes =
+        (uint64_t)run->count * quire__layout_row_bytes(&pool->layout, run->layer, run->plane);
+    quire_status status = QUIRE_OK;
+    uint32_t heads = pool->layout.layers[run->layer].num_kv_heads;
+    for (uint32_t head = 0; head < heads && status == QUIRE_OK; head++) {
+        uint64_t offset =
+            quire__layout_offset(&pool->layout, run->layer, run->plane, run->page, head, run->row);
+        status = memory->download(pool->backend, pool->arena, offset, bytes,
+                                  pool->bounce + head * bytes);
+    }
+    quire_fence fence = 0;
+    quire_status waited = memory->fence_record(pool->backend, &fence);
+    if (waited == QUIRE_OK)
+        waited = memory->fence_wait(pool->backend, fence);
+    if (status == QUIRE_OK)
+        status = waited;
+    if (status == QUIRE_OK)
+        transpose(pool, run, host, true);
+    return status;
+}
+
+static quire_status write_run(struct quire_pool *pool, const struct run *run, uint8_t *host)
+{
+    uint64_t bytes =
+        (uint64_t)run->count * quire__layout_row_bytes(&pool->layout, run->layer, run->plane);
+    uint32_t heads = pool->layout.layers[run->layer].num_kv_heads;
+    transpose(pool, run, host, false);
+    for (uint32_t head = 0; head < heads; head++) {
+        pool->uploads[head] = (struct quire_upload){
+            .offset = quire__layout_offset(&pool->layout, run->layer, run->plane, run->page, head,
+                                           run->row),
+            .bytes = bytes,
+            .data = pool->bounce + head * bytes,
+        };
+    }
+    return pool->backend->memory->upload(pool->backend, pool->arena, pool->uploads, heads);
+}
+
+static quire_status move_plane(struct quire_pool *pool, const struct quire__seq *seq,
+                               const struct quire_rows *rows, enum quire__plane plane,
+                               uint8_t *host, bool to_host)
+{
+    uint64_t row_bytes = (uint64_t)quire__layout_row_bytes(&pool->layout, rows->layer, plane) *
+                         pool->layout.layers[rows->layer].num_kv_heads;
+    quire_status status = QUIRE_OK;
+    for (uint32_t done = 0; done < rows->count && status == QUIRE_OK;) {
+        struct run run = run_at(pool, seq, rows, rows->first + done, rows->count - done);
+        run.plane = plane;
+        uint8_t *at = host + done * row_bytes;
+        status = to_host ? read_run(pool, &run, at) : write_run(pool, &run, at);
+        done += run.count;
+    }
+    return quire__pool_note(pool, status);
+}
+
+/* The end of the positions that may be moved. */
+static uint32_t rows_end(const struct quire_pool *pool, const struct quire__seq *seq, bool to_host)
+{
+    if (to_host || seq->step == QUIRE__NO_STEP)
+        return seq->len;
+    const struct quire__step *step = &pool->steps[seq->step];
+    for (uint32_t i = 0; i < step->num_items; i++) {
+        if (step->items[i].slot == quire__seq_slot(pool, seq))
+            return seq->len + step->items[i].n_new;
+    }
+    return seq->len;
+}
+
+static quire_status move_rows(struct quire_pool *pool, quire_seq seq, const struct quire_rows *rows,
+                              uint8_t *host[2], bool to_host)
+{
+    if (pool == NULL || rows == NULL)
+        return QUIRE_E_INVAL;
+    quire__pool_lock(pool);
+    struct quire__seq *found = quire__seq_find(pool, seq);
+    quire_status status = QUIRE_OK;
+    if (found == NULL || rows->layer >= pool->layout.num_layers ||
+        (uint64_t)rows->first + rows->count > rows_end(pool, found, to_host))
+        status = QUIRE_E_INVAL;
+    else if (!pool->has_kv)
+        status = QUIRE_E_UNSUPPORTED;
+    else if (pool->failed)
+        status = QUIRE_E_DEVICE;
+    for (int plane = QUIRE__K; plane <= QUIRE__V && status == QUIRE_OK; plane++) {
+        if (host[plane] != NULL)
+            status = move_plane(pool, found, rows, (enum quire__plane)plane, host[plane], to_host);
+    }
+    quire__pool_unlock(pool);
+    return status;
+}
+
+quire_status quire_seq_read(struct quire_pool *pool, quire_seq seq, const struct quire_rows *rows,
+                            void *k, void *v)
+{
+    uint8_t *host[2] = {k, v};
+    return move_rows(pool, seq, rows, host, true);
+}
+
+quire_status quire_seq_write(struct quire_pool *pool, quire_seq seq, const struct quire_rows *rows,
+                             const void *k, const void *v)
+{
+    uint8_t *host[2] = {(uint8_t *)(uintptr_t)k, (uint8_t *)(uintptr_t)v};
+    return move_rows(pool, seq, rows, host, false);
+}
