@@ -12,6 +12,7 @@ import hashlib
 import random
 import re
 import struct
+import sys
 
 EMBEDDING = 256  # one block of the K-quants
 LAYER_TYPES = {  # of --type mixed, per layer modulo 2; with the embedding all eleven types
@@ -321,6 +322,7 @@ def arguments():
     parser.add_argument('--untied', action='store_true', help='a separate output matrix')
     parser.add_argument('--base-model', action='store_true', help='no chat template')
     parser.add_argument('--rope-factors', action='store_true', help='a rope_freqs.weight tensor')
+    parser.add_argument('--sha256', metavar='HEX', help='write only if the file has this hash')
     args = parser.parse_args()
     if args.kv_heads < 1 or args.heads < 1 or args.heads % args.kv_heads != 0:
         parser.error('--heads must be a multiple of --kv-heads')
@@ -333,7 +335,15 @@ def arguments():
     return args
 
 
+def main():
+    args = arguments()
+    data = gguf(args)
+    found = hashlib.sha256(data).hexdigest()
+    if args.sha256 not in (None, found):
+        sys.exit(f'{args.out}: not written: its SHA-256 would be {found}, not {args.sha256}')
+    with open(args.out, 'wb') as file:
+        file.write(data)
+
+
 if __name__ == '__main__':
-    arguments_given = arguments()
-    with open(arguments_given.out, 'wb') as file:
-        file.write(gguf(arguments_given))
+    main()
