@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# build.sh - configures and builds one preset, and says little when all is well.
+# SPDX-License-Identifier: Apache-2.0
+#
+# Usage: scripts/build.sh release|debug|asan|tsan|fuzz [TARGET...]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+preset=$1
+shift
+mkdir -p "build/$preset"
+log=build/$preset/configure.log
+cmake --preset "$preset" --log-level=NOTICE >"$log" || {
+    cat "$log" >&2
+    exit 1
+}
+cmake --build --preset "$preset" ${1:+--target "$@"} -- --quiet

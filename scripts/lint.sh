@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# lint.sh - house rules, clang-tidy, cppcheck and shellcheck over the whole tree.
+# SPDX-License-Identifier: Apache-2.0
+#
+# Needs a configured release build, for its compile commands.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+database=build/release
+jobs=$(nproc)
+
+python3 tests/tidy/tidy.py .
+
+find src tools tests examples -name '*.c' -not -path 'tests/tidy/*' -not -path 'tests/abi/*' \
+    -print0 | xargs -0 -n 4 -P "$jobs" clang-tidy -p "$database" --quiet --warnings-as-errors='*' \
+    2> >(grep -v -E '^[0-9]+ warnings? generated|^Suppressed|^Use -header-filter' >&2 || true)
+
+cppcheck --quiet --error-exitcode=1 --inline-suppr -j "$jobs" --std=c11 -D__GNUC__=12 -D_GNU_SOURCE \
+    --enable=warning,performance,portability -Iinclude -Isrc src tools examples
+
+{
+    printf '%s\0' .ci/run
+    find scripts bench tests tools \( -name '*.sh' -o -name '*.bash' \) -print0
+} | xargs -0 shellcheck
+echo "lint: nothing to complain about"
