@@ -15,8 +15,8 @@ find src tools tests examples -name '*.c' -not -path 'tests/tidy/*' -not -path '
     -print0 | xargs -0 -n 4 -P "$jobs" clang-tidy -p "$database" --quiet --warnings-as-errors='*' \
     2> >(grep -v -E '^[0-9]+ warnings? generated|^Suppressed|^Use -header-filter' >&2 || true)
 
-cppcheck --quiet --error-exitcode=1 --inline-suppr -j "$jobs" --std=c11 -D__GNUC__=12 -D_GNU_SOURCE \
-    --enable=warning,performance,portability -Iinclude -Isrc src tools examples
+cppcheck --quiet --error-exitcode=1 --inline-suppr -j "$jobs" --std=c11 -D_GNU_SOURCE \
+    --enable=warning,performance,portability -Iinclude -Isrc -Itools src tools examples
 
 {
     printf '%s\0' .ci/run

@@ -1,0 +1,3 @@
+/* quire.h - a sample.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include <quire/api.h>

@@ -1,0 +1,3 @@
+/* kernels.h - a sample.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include <immintrin.h>

@@ -1,0 +1,3 @@
+/* base.h - a sample.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include <quire/api.h>

@@ -1,0 +1,3 @@
+/* pool.h - a sample.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include <stdint.h>

@@ -1,0 +1,2 @@
+/* model.h - a sample.
+ * SPDX-License-Identifier: Apache-2.0 */
