@@ -1,0 +1,69 @@
+/* cpu.c - the CPU backend: what it can do, its making and its end.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "backend/cpu/cpu.h"
+
+enum {
+    PANEL_BYTES = 256 * 1024, /* a quarter of a 1 MiB L2, beside the rows of x that pass through */
+    THREADS_MAX = 1024,
+};
+
+static void destroy(struct quire_backend *backend)
+{
+    struct quire__cpu *cpu = (struct quire__cpu *)backend;
+    quire__threads_destroy(cpu->threads);
+    quire__free(cpu->panels);
+    quire__free(cpu);
+}
+
+static struct quire_backend_caps caps_of(const struct quire__kernels *kernels)
+{
+    struct quire_backend_caps caps = {
+        .flags =
+            QUIRE_CAP_HOST_VIEWS | QUIRE_CAP_RESERVE | QUIRE_CAP_WRAP | QUIRE_CAP_KV | QUIRE_CAP_NN,
+        .kv_dtypes = 1u << QUIRE_F32 | 1u << QUIRE_F16 | 1u << QUIRE_BF16,
+        .layouts = 1u << QUIRE_LAYOUT_CONTIGUOUS | 1u << QUIRE_LAYOUT_PAGED,
+        .head_dim_min = 1,
+        .head_dim_max = QUIRE__HEAD_DIM_MAX,
+        .block_size_min = 1,
+        .block_size_max = 65536,
+        .arithmetic = kernels->arithmetic,
+    };
+    for (uint32_t i = 0; i < QUIRE__NUM_WEIGHTS; i++)
+        caps.weight_types |= 1ull << kernels->weights[i].type;
+    return caps;
+}
+
+quire_status quire__cpu_create(const struct quire_backend_config *config,
+                               struct quire_backend **out, struct quire_error *error)
+{
+    const char *level = config->cpu_level != NULL ? config->cpu_level : quire__getenv("QUIRE_CPU");
+    const struct quire__kernels *kernels = quire__kernels_select(level, error);
+    if (kernels == NULL)
+        return QUIRE_E_INVAL;
+    uint32_t num_threads = config->num_threads != 0 ? config->num_threads : quire__cpu_count();
+    if (num_threads > THREADS_MAX)
+        return quire__fail(error, QUIRE_E_INVAL, "num_threads is %u, over %d", num_threads,
+                           THREADS_MAX);
+    struct quire__cpu *cpu = quire__calloc(1, sizeof *cpu);
+    if (cpu == NULL)
+        return quire__fail(error, QUIRE_E_NOMEM, "no memory for the backend cpu");
+    cpu->kernels = kernels;
+    cpu->panel_floats = PANEL_BYTES / sizeof(float);
+    cpu->panels = quire__alloc_aligned(64, (size_t)num_threads * PANEL_BYTES);
+    cpu->host.base = (struct quire_backend){
+        .struct_size = sizeof cpu->host.base,
+        .name = "cpu",
+        .caps = caps_of(kernels),
+        .memory = &quire__host_memory_ops,
+        .kv = &quire__cpu_kv_ops,
+        .nn = &quire__cpu_nn_ops,
+        .destroy = destroy,
+    };
+    if (cpu->panels == NULL || quire__threads_create(num_threads, &cpu->threads) != QUIRE_OK) {
+        destroy(&cpu->host.base);
+        return quire__fail(error, QUIRE_E_NOMEM, "cannot start the backend cpu with %u threads",
+                           num_threads);
+    }
+    *out = &cpu->host.base;
+    return QUIRE_OK;
+}

@@ -1,0 +1,103 @@
+/* features.c - which kernel levels this processor can run, and which one is chosen.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "base/base.h"
+
+#include "backend/cpu/kernels.h"
+
+#include <string.h>
+
+struct level_row {
+    const struct quire__kernels *kernels;
+    bool (*supported)(void);
+};
+
+static bool supported_ref(void)
+{
+    return true;
+}
+
+__attribute__((unused)) static bool supported_generic(void)
+{
+    return true;
+}
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+
+/* Bits of CPUID leaves 1, 7 and 80000001h (AMD64 Architecture Programmer's Manual volume 3,
+ * appendix E; Intel SDM volume 2, CPUID), and of the extended control register 0. The sets are
+ * those of the x86-64 psABI's levels v3 and v4. */
+enum {
+    LEAF1_ECX_V3 = 1 << 12 | 1 << 22 | 1 << 27 | 1 << 28 | 1 << 29, /* FMA MOVBE OSXSAVE AVX F16C */
+    LEAF7_EBX_V3 = 1 << 3 | 1 << 5 | 1 << 8,                        /* BMI1 AVX2 BMI2 */
+    EXTENDED_ECX_V3 = 1 << 5,                                       /* LZCNT */
+    LEAF7_EBX_V4 = 1 << 16 | 1 << 17 | 1 << 28 | 1 << 30,           /* F DQ CD BW; VL is bit 31 */
+    XCR0_AVX = 0x06,
+    XCR0_AVX512 = 0xe6,
+};
+
+static uint32_t enabled_state(void)
+{
+    uint32_t low, high;
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return low;
+}
+
+static bool has(uint32_t value, uint32_t bits)
+{
+    return (value & bits) == bits;
+}
+
+static bool supported_avx2(void)
+{
+    uint32_t a, b, c, d;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !has(c, LEAF1_ECX_V3))
+        return false;
+    if (!has(enabled_state(), XCR0_AVX))
+        return false;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !has(b, LEAF7_EBX_V3))
+        return false;
+    return __get_cpuid(0x80000001u, &a, &b, &c, &d) && has(c, EXTENDED_ECX_V3);
+}
+
+__attribute__((unused)) static bool supported_avx512(void)
+{
+    uint32_t a, b, c, d;
+    return supported_avx2() && has(enabled_state(), XCR0_AVX512) &&
+           __get_cpuid_count(7, 0, &a, &b, &c, &d) && has(b, LEAF7_EBX_V4 | 1u << 31);
+}
+#endif
+
+static const struct level_row levels[] = {
+#define LEVEL_ROW(name) {&quire__kernels_##name, supported_##name},
+    QUIRE__LEVEL_LIST(LEVEL_ROW)
+#undef LEVEL_ROW
+};
+
+#define LEVEL_NAME(name) " " #name
+#define LEVEL_NAMES      QUIRE__LEVEL_LIST(LEVEL_NAME)
+
+const struct quire__kernels *quire__kernels_at(uint32_t i)
+{
+    return i < QUIRE_ARRAY_LEN(levels) && levels[i].supported() ? levels[i].kernels : NULL;
+}
+
+const struct quire__kernels *quire__kernels_select(const char *level, struct quire_error *error)
+{
+    size_t cap = QUIRE_ARRAY_LEN(levels) - 1;
+    if (level != NULL) {
+        size_t i = 0;
+        while (i < QUIRE_ARRAY_LEN(levels) && strcmp(levels[i].kernels->level, level) != 0)
+            i++;
+        if (i == QUIRE_ARRAY_LEN(levels)) {
+            (void)quire__fail(
+                error, QUIRE_E_INVAL,
+                "no CPU level \"%s\"; there are:" LEVEL_NAMES " (QUIRE_CPU or cpu_level)", level);
+            return NULL;
+        }
+        cap = i;
+    }
+    while (cap > 0 && !levels[cap].supported())
+        cap--;
+    return levels[cap].kernels;
+}

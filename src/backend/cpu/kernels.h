@@ -1,0 +1,162 @@
+/* kernels.h - the one list of CPU kernels, and the table that every level fills.
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * Glossary: a level is one way to compile the kernels, with one arithmetic; a tile is 64 positions
+ * at a multiple of 64; a split is 512 positions at a multiple of 512; a row of a tile is one query
+ * head of one token; a panel is some rows of a weight matrix as f32. */
+#ifndef QUIRE_BACKEND_CPU_KERNELS_H
+#define QUIRE_BACKEND_CPU_KERNELS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <quire/status.h>
+#include <quire/types.h>
+
+enum {
+    QUIRE__TILE = 64,
+    QUIRE__SPLIT = 512,
+    QUIRE__LANES_MAX = 16,
+    QUIRE__HEAD_DIM_MAX = 512,
+    QUIRE__TOKENS_DIRECT = 4, /* up to so many tokens, weights are decoded in registers */
+};
+
+/* The state of one row between tiles, and the partial result of one split: a head of
+ * QUIRE__STATE_HEAD floats, then the sums of values. */
+enum {
+    QUIRE__STATE_MAX = 0,   /* largest logit so far; -inf before the first position */
+    QUIRE__STATE_SUM = 1,   /* sum of exp(logit - max) */
+    QUIRE__STATE_ALPHA = 2, /* what the sums of values are still to be multiplied by */
+    QUIRE__STATE_HEAD = 16, /* keeps the sums aligned to the widest vector */
+};
+
+/* The rows of one chunk at one tile. dim_v is the head's dimension rounded up to a multiple of
+ * QUIRE__LANES_MAX; what the lanes past the dimension hold means nothing. */
+struct quire__tile {
+    uint32_t rows;
+    uint32_t positions;    /* 1..64: the highest visible position of any row, plus 1 */
+    uint32_t dim;          /* D */
+    uint32_t dim_v;        /* Dv, rounded up */
+    const float *q;        /* [rows][dim], scaled */
+    const float *keys;     /* [dim][64] */
+    const float *values;   /* [64][dim_v]; rows that no mask names mean nothing */
+    const uint64_t *mask;  /* [rows]: bit p is set when the row sees position p of the tile */
+    float *s;              /* [rows][64]: logits, then exp(logit - max) */
+    float *state;          /* [rows][QUIRE__STATE_HEAD + dim_v] */
+    float softcap;         /* 0: off */
+    const float *slope;    /* [rows] ALiBi slopes, or NULL */
+    const float *distance; /* [rows]: first position of the tile minus the row's position */
+};
+
+/* y [tokens, rows] = x [tokens, columns] times the transposed rows of w. Strides of x and y in
+ * floats, of w in bytes. */
+struct quire__linear {
+    const uint8_t *w;
+    size_t w_stride;
+    const float *x;
+    size_t x_stride;
+    float *y;
+    size_t y_stride;
+    size_t columns;
+    uint32_t rows;
+    uint32_t tokens;
+};
+
+/* X(name, parameters). Every kernel works on any alignment that suits the element type, reads and
+ * writes nothing outside of its ranges, and gives results that depend on the level alone.
+ *
+ * load_*, store_*    n elements to or from f32; stores round to nearest even, NaN stays NaN
+ * (quiet), too large for f16 becomes infinite. Stores agree bit for bit at all levels. keys_*
+ * transposes K rows (one pointer a position, NULL: a column of zeros) into keys[dim][64]; columns
+ * up to the next multiple of 16 are set values_*           V rows (NULL: skipped) into
+ * values[64][stride], zero from dim to stride scores             s = q . k, the products summed in
+ * order of the dimension softmax            softcap, ALiBi, mask; s becomes exp(logit - max), the
+ * state's head moves one tile on. A row whose mask is 0 is left alone by this and by accumulate
+ * accumulate         sums = sums * alpha + sum of s * v in order of the position
+ * merge              folds one split's state into the totals; a max of -inf is skipped
+ * finish             out = sums / sum, or 0 where sum is 0; *sink, if not NULL, joins the sum as
+ * one more logit; *lse, if not NULL, becomes the log of the whole denominator panel_dot          y
+ * = x w' with w as f32: element k is added to lane k mod W, in order of k, the lanes are summed as
+ * a fixed tree norm, rotary_*, silu, gelu, add, argmax: one row, as <quire/backend.h> describes;
+ * table [n/2][2] holds cosine and sine
+ *
+ * and for each weight type
+ * dequant            one row of weights as f32; the formulas stand in ref/weights.c
+ * direct             as panel_dot, the same bits, with the weights as they are; at most
+ *                    QUIRE__TOKENS_DIRECT tokens */
+#define QUIRE__KERNEL_LIST(X)                                                                      \
+    X(load_f16, (float *to, const uint16_t *from, size_t n))                                       \
+    X(load_bf16, (float *to, const uint16_t *from, size_t n))                                      \
+    X(store_f16, (uint16_t * to, const float *from, size_t n))                                     \
+    X(store_bf16, (uint16_t * to, const float *from, size_t n))                                    \
+    X(keys_f32, (float *keys, const void *const *rows, uint32_t n, uint32_t dim))                  \
+    X(keys_f16, (float *keys, const void *const *rows, uint32_t n, uint32_t dim))                  \
+    X(keys_bf16, (float *keys, const void *const *rows, uint32_t n, uint32_t dim))                 \
+    X(values_f32,                                                                                  \
+      (float *values, size_t stride, const void *const *rows, uint32_t n, uint32_t dim))           \
+    X(values_f16,                                                                                  \
+      (float *values, size_t stride, const void *const *rows, uint32_t n, uint32_t dim))           \
+    X(values_bf16,                                                                                 \
+      (float *values, size_t stride, const void *const *rows, uint32_t n, uint32_t dim))           \
+    X(scores, (const struct quire__tile *tile))                                                    \
+    X(softmax, (const struct quire__tile *tile))                                                   \
+    X(accumulate, (const struct quire__tile *tile))                                                \
+    X(merge, (float *total, const float *state, uint32_t dim_v))                                   \
+    X(finish, (float *out, float *lse, const float *total, const float *sink, uint32_t dim))       \
+    X(panel_dot, (const struct quire__linear *task))                                               \
+    X(norm, (float *y, const float *x, const float *weight, size_t n, float epsilon))              \
+    X(rotary_pairs, (float *x, const float *table, size_t n))                                      \
+    X(rotary_halves, (float *x, const float *table, size_t n))                                     \
+    X(silu, (float *y, const float *gate, const float *up, size_t n))                              \
+    X(gelu, (float *y, const float *gate, const float *up, size_t n))                              \
+    X(add, (float *y, const float *x, size_t n))                                                   \
+    X(argmax, (uint32_t * index, const float *x, size_t n))
+
+/* The kernels of one weight type. */
+struct quire__weight_kernels {
+    uint32_t type;            /* enum quire_weight_type */
+    uint32_t elements, bytes; /* of a block */
+    void (*dequant)(float *to, const uint8_t *row, size_t columns);
+    void (*direct)(const struct quire__linear *task);
+};
+
+#define QUIRE__COUNT_WEIGHT(name, value, elements, bytes, text) +1
+enum { QUIRE__NUM_WEIGHTS = 0 QUIRE_WEIGHT_LIST(QUIRE__COUNT_WEIGHT) };
+
+struct quire__kernels {
+    const char *level;
+    const char *arithmetic;
+    uint32_t lanes; /* partial sums of panel_dot */
+    bool fma;
+#define QUIRE__KERNEL_FIELD(name, parameters) void(*name) parameters;
+    QUIRE__KERNEL_LIST(QUIRE__KERNEL_FIELD)
+#undef QUIRE__KERNEL_FIELD
+    struct quire__weight_kernels weights[QUIRE__NUM_WEIGHTS];
+};
+
+/* The initialisers of the table's kernels, for a file that defines each as a static function. */
+#define QUIRE__KERNEL_ENTRY(name, parameters) .name = name,
+#define QUIRE__WEIGHT_ENTRY(name, value, elements, bytes, text)                                    \
+    {QUIRE_W_##name, (elements), (bytes), dequant_##name, direct_##name},
+#define QUIRE__KERNEL_ENTRIES                                                                      \
+    QUIRE__KERNEL_LIST(QUIRE__KERNEL_ENTRY).weights = {QUIRE_WEIGHT_LIST(QUIRE__WEIGHT_ENTRY)}
+
+/* X(name): the levels that this build has, in rising order. */
+#if defined(__x86_64__)
+#define QUIRE__LEVEL_LIST(X) X(ref)
+#else
+#define QUIRE__LEVEL_LIST(X) X(ref)
+#endif
+
+#define QUIRE__LEVEL_TABLE(name) extern const struct quire__kernels quire__kernels_##name;
+QUIRE__LEVEL_LIST(QUIRE__LEVEL_TABLE)
+#undef QUIRE__LEVEL_TABLE
+
+/* The level of that name or, over the machine, its best; NULL: the best. NULL is returned for an
+ * unknown name, and *error names the levels. */
+const struct quire__kernels *quire__kernels_select(const char *level, struct quire_error *error);
+/* The i-th level that this machine can run, from 0 in rising order; NULL past the last. */
+const struct quire__kernels *quire__kernels_at(uint32_t i);
+
+#endif

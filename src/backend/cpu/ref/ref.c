@@ -1,0 +1,363 @@
+/* ref.c - the kernels in plain C: the specification that every faster level is held against.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "base/base.h"
+
+#include "backend/cpu/kernels.h"
+#include "backend/cpu/ref/weights.h"
+#include "backend/cpu/scalar.h"
+
+#include <math.h>
+
+/* ---- conversions ---- */
+
+static void load_f16(float *to, const uint16_t *from, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        to[i] = f16_to_f32(from[i]);
+}
+
+static void load_bf16(float *to, const uint16_t *from, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        to[i] = bf16_to_f32(from[i]);
+}
+
+static void store_f16(uint16_t *to, const float *from, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        to[i] = f32_to_f16(from[i]);
+}
+
+static void store_bf16(uint16_t *to, const float *from, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        to[i] = f32_to_bf16(from[i]);
+}
+
+static float element_f32(const void *row, size_t i)
+{
+    return ((const float *)row)[i];
+}
+
+static float element_f16(const void *row, size_t i)
+{
+    return f16_to_f32(((const uint16_t *)row)[i]);
+}
+
+static float element_bf16(const void *row, size_t i)
+{
+    return bf16_to_f32(((const uint16_t *)row)[i]);
+}
+
+/* ---- attention ---- */
+
+typedef float element_fn(const void *row, size_t i);
+
+static void transpose_keys(float *keys, const void *const *rows, uint32_t n, uint32_t dim,
+                           element_fn *element)
+{
+    uint32_t columns = (n + 15) / 16 * 16;
+    for (uint32_t d = 0; d < dim; d++) {
+        for (uint32_t p = 0; p < columns; p++)
+            keys[(size_t)d * QUIRE__TILE + p] =
+                p < n && rows[p] != NULL ? element(rows[p], d) : 0.0f;
+    }
+}
+
+static void keys_f32(float *keys, const void *const *rows, uint32_t n, uint32_t dim)
+{
+    transpose_keys(keys, rows, n, dim, element_f32);
+}
+
+static void keys_f16(float *keys, const void *const *rows, uint32_t n, uint32_t dim)
+{
+    transpose_keys(keys, rows, n, dim, element_f16);
+}
+
+static void keys_bf16(float *keys, const void *const *rows, uint32_t n, uint32_t dim)
+{
+    transpose_keys(keys, rows, n, dim, element_bf16);
+}
+
+struct values_task {
+    float *values;
+    size_t stride;
+    const void *const *rows;
+    uint32_t n, dim;
+};
+
+static void widen_values(const struct values_task *task, element_fn *element)
+{
+    for (uint32_t p = 0; p < task->n; p++) {
+        float *to = task->values + p * task->stride;
+        for (uint32_t d = 0; d < task->stride && task->rows[p] != NULL; d++)
+            to[d] = d < task->dim ? element(task->rows[p], d) : 0.0f;
+    }
+}
+
+static void values_f32(float *values, size_t stride, const void *const *rows, uint32_t n,
+                       uint32_t dim)
+{
+    widen_values(&(struct values_task){values, stride, rows, n, dim}, element_f32);
+}
+
+static void values_f16(float *values, size_t stride, const void *const *rows, uint32_t n,
+                       uint32_t dim)
+{
+    widen_values(&(struct values_task){values, stride, rows, n, dim}, element_f16);
+}
+
+static void values_bf16(float *values, size_t stride, const void *const *rows, uint32_t n,
+                        uint32_t dim)
+{
+    widen_values(&(struct values_task){values, stride, rows, n, dim}, element_bf16);
+}
+
+static void scores(const struct quire__tile *tile)
+{
+    for (uint32_t r = 0; r < tile->rows; r++) {
+        const float *q = tile->q + (size_t)r * tile->dim;
+        for (uint32_t p = 0; p < tile->positions; p++) {
+            float s = 0.0f;
+            for (uint32_t d = 0; d < tile->dim; d++)
+                s += q[d] * tile->keys[(size_t)d * QUIRE__TILE + p];
+            tile->s[(size_t)r * QUIRE__TILE + p] = s;
+        }
+    }
+}
+
+static float exp_ref(float x)
+{
+    if (x != x)
+        return x;
+    if (x < EXP_LOW)
+        return 0.0f;
+    if (x > EXP_HIGH)
+        return INFINITY;
+    float t = x * EXP_LOG2E + EXP_MAGIC;
+    float n = t - EXP_MAGIC;
+    float r = x - n * EXP_LN2_HI - n * EXP_LN2_LO;
+    float q = (((EXP_C6 * r + EXP_C5) * r + EXP_C4) * r + EXP_C3) * r + EXP_C2;
+    float y = q * r * r + r + 1.0f;
+    return f32_from(f32_bits(y) + (f32_bits(t) << 23));
+}
+
+/* tanh(y) = (1 - e) / (1 + e) with e = exp(-2 |y|), and the sign of y. */
+static float softcap_ref(float x, float cap)
+{
+    float y = x / cap;
+    float e = exp_ref(-2.0f * fabsf(y));
+    return cap * copysignf((1.0f - e) / (1.0f + e), y);
+}
+
+/* What a maximum of nothing but -inf is replaced by, so that exp(-inf - max) is 0 and not NaN. */
+static float finite_max(float max)
+{
+    return max == -INFINITY ? 0.0f : max;
+}
+
+/* Sums 64 numbers as a tree: i and i + 32, then i and i + 16, and so on. */
+static float sum_tile(const float *p)
+{
+    float sums[QUIRE__TILE / 2];
+    for (int i = 0; i < QUIRE__TILE / 2; i++)
+        sums[i] = p[i] + p[i + QUIRE__TILE / 2];
+    for (int half = QUIRE__TILE / 4; half > 0; half /= 2) {
+        for (int i = 0; i < half; i++)
+            sums[i] += sums[i + half];
+    }
+    return sums[0];
+}
+
+static void softmax_row(const struct quire__tile *tile, uint32_t r)
+{
+    float *s = tile->s + (size_t)r * QUIRE__TILE;
+    float *state = tile->state + (size_t)r * (QUIRE__STATE_HEAD + tile->dim_v);
+    float max = state[QUIRE__STATE_MAX];
+    for (uint32_t p = 0; p < QUIRE__TILE; p++) {
+        if ((tile->mask[r] >> p & 1) == 0)
+            continue;
+        if (tile->softcap != 0.0f)
+            s[p] = softcap_ref(s[p], tile->softcap);
+        if (tile->slope != NULL)
+            s[p] = tile->slope[r] * (tile->distance[r] + (float)p) + s[p];
+        max = s[p] > max ? s[p] : max;
+    }
+    float base = finite_max(max);
+    for (uint32_t p = 0; p < QUIRE__TILE; p++)
+        s[p] = (tile->mask[r] >> p & 1) != 0 ? exp_ref(s[p] - base) : 0.0f;
+    float alpha = exp_ref(state[QUIRE__STATE_MAX] - base);
+    state[QUIRE__STATE_ALPHA] = alpha;
+    state[QUIRE__STATE_SUM] = state[QUIRE__STATE_SUM] * alpha + sum_tile(s);
+    state[QUIRE__STATE_MAX] = max;
+}
+
+static void softmax(const struct quire__tile *tile)
+{
+    for (uint32_t r = 0; r < tile->rows; r++) {
+        if (tile->mask[r] != 0)
+            softmax_row(tile, r);
+    }
+}
+
+static void accumulate(const struct quire__tile *tile)
+{
+    for (uint32_t r = 0; r < tile->rows; r++) {
+        float *state = tile->state + (size_t)r * (QUIRE__STATE_HEAD + tile->dim_v);
+        float *sums = state + QUIRE__STATE_HEAD;
+        if (tile->mask[r] == 0)
+            continue;
+        for (uint32_t d = 0; d < tile->dim_v; d++)
+            sums[d] *= state[QUIRE__STATE_ALPHA];
+        for (uint32_t p = 0; p < QUIRE__TILE; p++) {
+            if ((tile->mask[r] >> p & 1) == 0)
+                continue;
+            float weight = tile->s[(size_t)r * QUIRE__TILE + p];
+            for (uint32_t d = 0; d < tile->dim_v; d++)
+                sums[d] = weight * tile->values[(size_t)p * tile->dim_v + d] + sums[d];
+        }
+    }
+}
+
+static void merge(float *total, const float *state, uint32_t dim_v)
+{
+    float m = state[QUIRE__STATE_MAX];
+    if (m == -INFINITY)
+        return;
+    float old = total[QUIRE__STATE_MAX];
+    float max = m > old ? m : old;
+    float a = exp_ref(old - max), b = exp_ref(m - max);
+    total[QUIRE__STATE_MAX] = max;
+    total[QUIRE__STATE_SUM] = b * state[QUIRE__STATE_SUM] + a * total[QUIRE__STATE_SUM];
+    for (uint32_t d = QUIRE__STATE_HEAD; d < QUIRE__STATE_HEAD + dim_v; d++)
+        total[d] = b * state[d] + a * total[d];
+}
+
+static void finish(float *out, float *lse, const float *total, const float *sink, uint32_t dim)
+{
+    float max = total[QUIRE__STATE_MAX], sum = total[QUIRE__STATE_SUM], a = 1.0f;
+    if (sink != NULL) {
+        float old = max;
+        max = *sink > old ? *sink : old;
+        a = exp_ref(old - finite_max(max));
+        sum = sum * a + exp_ref(*sink - finite_max(max));
+    }
+    for (uint32_t d = 0; d < dim; d++)
+        out[d] = sum != 0.0f ? total[QUIRE__STATE_HEAD + d] * a / sum : 0.0f;
+    if (lse != NULL)
+        *lse = max + logf(sum);
+}
+
+/* ---- nn ---- */
+
+static float dot(const float *w, const float *x, size_t n)
+{
+    float sum = 0.0f;
+    for (size_t i = 0; i < n; i++)
+        sum += w[i] * x[i];
+    return sum;
+}
+
+static void panel_dot(const struct quire__linear *t)
+{
+    for (uint32_t r = 0; r < t->rows; r++) {
+        const float *w = (const float *)(const void *)(t->w + r * t->w_stride);
+        for (uint32_t i = 0; i < t->tokens; i++)
+            t->y[i * t->y_stride + r] = dot(w, t->x + i * t->x_stride, t->columns);
+    }
+}
+
+typedef void dequant_fn(float *to, const uint8_t *row, size_t columns);
+
+/* Decodes a stretch of a row at a time, and carries the sum over. */
+static void direct(const struct quire__linear *t, dequant_fn *dequant, size_t elements,
+                   size_t bytes)
+{
+    enum { STRETCH = 256 };
+    float w[STRETCH];
+    for (uint32_t r = 0; r < t->rows; r++) {
+        for (uint32_t i = 0; i < t->tokens; i++) {
+            float sum = 0.0f;
+            for (size_t c = 0; c < t->columns; c += STRETCH) {
+                size_t n = t->columns - c < STRETCH ? t->columns - c : STRETCH;
+                dequant(w, t->w + r * t->w_stride + c / elements * bytes, n);
+                for (size_t k = 0; k < n; k++)
+                    sum += w[k] * t->x[i * t->x_stride + c + k];
+            }
+            t->y[i * t->y_stride + r] = sum;
+        }
+    }
+}
+
+#define DIRECT(name, value, elements, bytes, text)                                                 \
+    static void direct_##name(const struct quire__linear *task)                                    \
+    {                                                                                              \
+        direct(task, dequant_##name, (elements), (bytes));                                         \
+    }
+QUIRE_WEIGHT_LIST(DIRECT)
+#undef DIRECT
+
+static void norm(float *y, const float *x, const float *weight, size_t n, float epsilon)
+{
+    float scale = 1.0f / sqrtf(dot(x, x, n) / (float)n + epsilon);
+    for (size_t i = 0; i < n; i++)
+        y[i] = x[i] * scale * weight[i];
+}
+
+static void turn(float *a, float *b, const float *table)
+{
+    float x = *a, y = *b;
+    *a = x * table[0] - y * table[1];
+    *b = x * table[1] + y * table[0];
+}
+
+static void rotary_pairs(float *x, const float *table, size_t n)
+{
+    for (size_t i = 0; i < n / 2; i++)
+        turn(&x[2 * i], &x[2 * i + 1], &table[2 * i]);
+}
+
+static void rotary_halves(float *x, const float *table, size_t n)
+{
+    for (size_t i = 0; i < n / 2; i++)
+        turn(&x[i], &x[i + n / 2], &table[2 * i]);
+}
+
+static void silu(float *y, const float *gate, const float *up, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        y[i] = gate[i] / (1.0f + exp_ref(-gate[i])) * up[i];
+}
+
+static void gelu(float *y, const float *gate, const float *up, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        float x = gate[i];
+        float u = x * (GELU_B * (x * x) + GELU_A);
+        y[i] = x / (1.0f + exp_ref(u)) * up[i];
+    }
+}
+
+static void add(float *y, const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        y[i] += x[i];
+}
+
+static void argmax(uint32_t *index, const float *x, size_t n)
+{
+    float max = -INFINITY;
+    for (size_t i = 0; i < n; i++)
+        max = x[i] > max ? x[i] : max;
+    size_t at = 0;
+    while (at < n && x[at] != max)
+        at++;
+    *index = at < n ? (uint32_t)at : 0;
+}
+
+const struct quire__kernels quire__kernels_ref = {
+    .level = "ref",
+    .arithmetic = "cpu/ref",
+    .lanes = 1,
+    QUIRE__KERNEL_ENTRIES,
+};

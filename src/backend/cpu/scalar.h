@@ -1,0 +1,104 @@
+/* scalar.h - one number at a time: half-precision formats and the constants of exp.
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef QUIRE_BACKEND_CPU_SCALAR_H
+#define QUIRE_BACKEND_CPU_SCALAR_H
+
+#include <stdint.h>
+#include <string.h>
+
+static inline uint32_t f32_bits(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
+static inline float f32_from(uint32_t bits)
+{
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+/* Reading by bytes: weight blocks have no alignment. */
+static inline uint16_t u16_at(const uint8_t *p)
+{
+    return (uint16_t)(p[0] | p[1] << 8);
+}
+
+static inline uint32_t u32_at(const uint8_t *p)
+{
+    return (uint32_t)u16_at(p) | (uint32_t)u16_at(p + 2) << 16;
+}
+
+/* IEEE 754 binary16. The exponent and fraction move to their places in binary32, where they stand
+ * for a value 2^112 times too small, subnormals included; one exact multiplication repairs that. */
+static inline float f16_to_f32(uint16_t h)
+{
+    uint32_t sign = (uint32_t)(h & 0x8000u) << 16;
+    uint32_t magnitude = (uint32_t)(h & 0x7fffu) << 13;
+    if (magnitude > 0x0f800000u) /* NaN becomes quiet and keeps its payload */
+        return f32_from(sign | 0x7fc00000u | magnitude);
+    if (magnitude == 0x0f800000u)
+        return f32_from(sign | 0x7f800000u);
+    return f32_from(sign | f32_bits(f32_from(magnitude) * 0x1p112f));
+}
+
+/* Round to nearest even; 65520 and above become infinite; NaN becomes quiet and keeps the top of
+ * its payload. */
+static inline uint16_t f32_to_f16(float x)
+{
+    uint32_t bits = f32_bits(x);
+    uint32_t sign = bits >> 16 & 0x8000u;
+    uint32_t a = bits & 0x7fffffffu;
+    uint32_t h;
+    if (a > 0x7f800000u)
+        h = 0x7e00u | (a >> 13 & 0x3ffu);
+    else if (a >= 0x477ff000u)
+        h = 0x7c00u;
+    else if (a >= 0x38800000u) /* 2^-14: normal; add half of the last place, ties to even */
+        h = (a + 0xfffu + (a >> 13 & 1u) - 0x38000000u) >> 13;
+    else /* the last place of 0.5 is 2^-24, the unit of subnormal halves: the adder rounds */
+        h = f32_bits(f32_from(a) + 0.5f) - 0x3f000000u;
+    return (uint16_t)(sign | h);
+}
+
+static inline float bf16_to_f32(uint16_t h)
+{
+    uint32_t bits = (uint32_t)h << 16;
+    return f32_from((bits & 0x7fffffffu) > 0x7f800000u ? bits | 0x400000u : bits);
+}
+
+static inline uint16_t f32_to_bf16(float x)
+{
+    uint32_t bits = f32_bits(x);
+    if ((bits & 0x7fffffffu) > 0x7f800000u)
+        return (uint16_t)(bits >> 16 | 0x40u);
+    return (uint16_t)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+}
+
+/* exp(x) = 2^n exp(r), n = round(x / ln 2), r = x - n ln 2, |r| <= ln(2) / 2 (W. J. Cody and
+ * W. Waite, Software Manual for the Elementary Functions, chapter 6). ln 2 is split so that n times
+ * the high part is exact: 16 bits times 8. exp(r) = 1 + r + r^2 q(r); the coefficients of q
+ * minimise the largest relative error on the interval (Lawson's weights), which is 3.1e-9, 0.05
+ * units of the last place. Adding EXP_MAGIC = 1.5 * 2^23 rounds to an integer, whose low bits are
+ * then n. Below EXP_LOW the result would be subnormal, and is 0; above EXP_HIGH it is infinite. */
+#define EXP_LOG2E  0x1.715476p+0f
+#define EXP_MAGIC  0x1.8p+23f
+#define EXP_LN2_HI 0x1.62e4p-1f
+#define EXP_LN2_LO 0x1.7f7d1cp-20f
+#define EXP_C2     0x1.fffffcp-2f
+#define EXP_C3     0x1.555492p-3f
+#define EXP_C4     0x1.5558f2p-5f
+#define EXP_C5     0x1.1239e2p-7f
+#define EXP_C6     0x1.6a2434p-10f
+#define EXP_LOW    -87.33f
+#define EXP_HIGH   88.7228f
+
+/* gelu(x) = x / (1 + exp(-2u)), u = sqrt(2/pi) (x + 0.044715 x^3): the tanh form, since
+ * (1 + tanh u) / 2 = 1 / (1 + exp(-2u)). The constants are -2 sqrt(2/pi) and that times 0.044715.
+ */
+#define GELU_A -1.5957691216057308f
+#define GELU_B -0.07135481627260025f
+
+#endif

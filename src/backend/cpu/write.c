@@ -1,0 +1,88 @@
+/* write.c - converts new K and V rows and stores them in their pages.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "backend/cpu/plan.h"
+
+#include <string.h>
+
+enum { INLINE_ELEMENTS = 1 << 14 }; /* less is done before another thread would have woken */
+
+struct plane {
+    struct quire__span from; /* [T, G, dim] */
+    uint32_t dtype, dim;
+    uint64_t offset; /* of the layer in a page */
+};
+
+struct job {
+    const struct quire_plan *plan;
+    const struct quire_kv_layer *layer;
+    struct plane k, v;
+};
+
+static void store(const struct quire__kernels *kernels, uint32_t dtype, void *to, const float *from,
+                  uint32_t n)
+{
+    if (dtype == QUIRE_F32)
+        memcpy(to, from, n * sizeof(float));
+    else if (dtype == QUIRE_F16)
+        kernels->store_f16(to, from, n);
+    else
+        kernels->store_bf16(to, from, n);
+}
+
+static void write_row(const struct job *job, const struct plane *plane, uint32_t token,
+                      uint8_t *page, uint32_t row)
+{
+    uint64_t per_page = job->plan->spec.positions_per_page;
+    uint64_t row_bytes = (uint64_t)plane->dim * quire_dtype_bytes(plane->dtype);
+    for (uint32_t h = 0; h < job->layer->num_kv_heads; h++)
+        store(job->plan->cpu->kernels, plane->dtype,
+              page + plane->offset + (h * per_page + row) * row_bytes,
+              quire__span_row(&plane->from, token, h), plane->dim);
+}
+
+static void write_unit(void *argument, uint32_t index, uint32_t thread)
+{
+    (void)thread;
+    const struct job *job = argument;
+    const struct quire_kv_spec *spec = &job->plan->spec;
+    const struct quire__unit *unit = &job->plan->write_units[index];
+    const struct quire_step_part *part = &job->plan->parts[unit->part];
+    const uint32_t *table = quire__plan_table(job->plan, job->layer->group, part->slot);
+    for (uint32_t i = unit->token; i < unit->token + unit->num_tokens; i++) {
+        uint32_t position = part->len + i;
+        uint8_t *page =
+            spec->arena->data + table[position / spec->positions_per_page] * spec->page_bytes;
+        uint32_t row = position % spec->positions_per_page;
+        write_row(job, &job->k, part->row + i, page, row);
+        write_row(job, &job->v, part->row + i, page, row);
+    }
+}
+
+quire_status quire__cpu_write(struct quire_backend *backend, struct quire_plan *plan,
+                              uint32_t layer_index, const struct quire_view *k,
+                              const struct quire_view *v)
+{
+    if (plan == NULL || layer_index >= plan->spec.num_layers)
+        return QUIRE_E_INVAL;
+    const struct quire_kv_layer *layer = &plan->spec.layers[layer_index];
+    struct job job = {
+        .plan = plan,
+        .layer = layer,
+        .k = {.dtype = layer->dtype_k, .dim = layer->head_dim, .offset = layer->k_offset},
+        .v = {.dtype = layer->dtype_v, .dim = layer->head_dim_v, .offset = layer->v_offset},
+    };
+    if (!quire__span_of(backend, k, QUIRE_F32, &job.k.from) ||
+        !quire__span_of(backend, v, QUIRE_F32, &job.v.from) ||
+        !quire__span_is(&job.k.from, plan->num_tokens, layer->num_kv_heads, layer->head_dim) ||
+        !quire__span_is(&job.v.from, plan->num_tokens, layer->num_kv_heads, layer->head_dim_v))
+        return QUIRE_E_INVAL;
+    uint64_t elements = (uint64_t)plan->num_tokens * layer->num_kv_heads *
+                        ((uint64_t)layer->head_dim + layer->head_dim_v);
+    if (elements > INLINE_ELEMENTS) {
+        quire__threads_run(plan->cpu->threads, write_unit, &job, plan->num_write_units);
+        return QUIRE_OK;
+    }
+    for (uint32_t i = 0; i < plan->num_write_units; i++)
+        write_unit(&job, i, 0);
+    return QUIRE_OK;
+}
