@@ -520,9 +520,12 @@ static quire_status check_version(const struct reader *r, uint32_t version)
 static quire_status check_count(const struct reader *r, const char *what, uint64_t count,
                                 uint32_t bytes_min)
 {
-    if (count > COUNT_MAX || count > r->size / bytes_min)
-        return fail_at(r, QUIRE_E_CORRUPT, "it states %llu %s, more than the file can hold",
-                       (unsigned long long)count, what);
+    uint64_t fit = r->size / bytes_min;
+    if (fit > COUNT_MAX)
+        fit = COUNT_MAX;
+    if (count > fit)
+        return fail_at(r, QUIRE_E_CORRUPT, "it states %llu %s, but at most %llu fit",
+                       (unsigned long long)count, what, (unsigned long long)fit);
     return QUIRE_OK;
 }
 
