@@ -43,9 +43,14 @@ problems += [f"{name} is declared with QUIRE_API, but libquire.so lacks it"
 problems += [f"{name} is exported, but has no public name"
              for name in sorted(exported) if not re.fullmatch(r"quire(_[a-z0-9]+)+", name)]
 
-for library in sorted(BINARY.glob("libquire*.a")):
+for library in (BINARY / "libquire.a", BINARY / "libquire-model.a"):
+    if not library.exists():  # the model is an option
+        continue
+    names = globals_of(library, "-g")
     problems += [f"{library.name}: global {name} has no quire_ prefix"
-                 for name in sorted(globals_of(library, "-g")) if not name.startswith("quire_")]
+                 for name in sorted(names) if not name.startswith("quire_")]
+    if not names:
+        problems.append(f"{library.name} is empty")
 
 dynamic = output("readelf", "-d", BINARY / "libquire.so")
 needed = set(re.findall(r"\(NEEDED\).*\[(.*)\]", dynamic))
