@@ -1,0 +1,15 @@
+/* commands.h - the commands of quire, one file each; argv begins behind the command's name.
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef QUIRE_TOOL_COMMANDS_H
+#define QUIRE_TOOL_COMMANDS_H
+
+/* Each returns the exit status; stdout is flushed and closed by main. */
+int command_run(int argc, char **argv);
+int command_tokenize(int argc, char **argv);
+int command_eval(int argc, char **argv);
+int command_info(int argc, char **argv);
+int command_bench(int argc, char **argv);
+int command_bench_model(int argc, char **argv);
+int command_bench_cache(int argc, char **argv);
+
+#endif

@@ -1,0 +1,261 @@
+/* run.c - quire run: completes a prompt, answers a question, or chats on a terminal.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "quire/chat.h"
+#include "quire/commands.h"
+#include "quire/console.h"
+#include "quire/files.h"
+#include "quire/generate.h"
+#include "quire/prompt.h"
+
+struct options {
+    struct engine_options engine;
+    struct prompt_options prompt;
+    struct quire__sampler_config sampler;
+    const char *dash;
+    uint64_t max_new; /* UINT64_MAX: no limit */
+    bool seeded, stats, json;
+};
+
+/* ---- what came of it ---- */
+
+static double per_second(uint64_t count, uint64_t ns)
+{
+    return ns != 0 ? (double)count * 1e9 / (double)ns : 0.0;
+}
+
+static const char *layout_name(uint32_t layout)
+{
+    return layout == QUIRE_LAYOUT_PAGED ? "paged" : "contiguous";
+}
+
+static void print_stats(const struct options *options, const struct generation *g,
+                        const struct quire_pool_stats *stats)
+{
+    uint32_t threads = options->engine.threads;
+    (void)fprintf(stderr,
+                  "prompt  %llu tokens, %.1f tokens/s\n"
+                  "answer  %llu tokens, %.1f tokens/s\n"
+                  "cache   %llu blocks of %u positions, %llu bytes of K/V, %s, K %s, V %s\n"
+                  "engine  %s, %u threads, seed %llu\n",
+                  (unsigned long long)g->prompt_tokens, per_second(g->prompt_tokens, g->prompt_ns),
+                  (unsigned long long)g->answer_tokens, per_second(g->decode_steps, g->decode_ns),
+                  (unsigned long long)stats->blocks_owned, stats->block_size,
+                  (unsigned long long)stats->bytes_used, layout_name(stats->layout),
+                  quire_dtype_name(options->engine.dtypes[0]),
+                  quire_dtype_name(options->engine.dtypes[1]), g->engine->backend->caps.arithmetic,
+                  threads != 0 ? threads : quire__cpu_count(),
+                  (unsigned long long)options->sampler.seed);
+}
+
+static int print_json(const struct options *options, const struct generation *g,
+                      const struct quire__ids *prompt, const struct quire_pool_stats *stats)
+{
+    json_t *root =
+        json_pack("{s:o, s:o, s:s%, s:f, s:f, s:I, s:I, s:s, s:I}", "prompt_ids",
+                  files_json_ids(prompt->ids, prompt->count), "output_ids",
+                  files_json_ids(g->output.ids, g->output.count), "text",
+                  g->text.count > 0 ? g->text.data : "", (size_t)g->text.count, "prompt_tok_s",
+                  per_second(g->prompt_tokens, g->prompt_ns), "gen_tok_s",
+                  per_second(g->decode_steps, g->decode_ns), "kv_bytes",
+                  (json_int_t)stats->bytes_used, "kv_blocks", (json_int_t)stats->blocks_owned,
+                  "layout", layout_name(stats->layout), "seed", (json_int_t)options->sampler.seed);
+    return files_print_json(root);
+}
+
+static int report(const struct options *options, const struct generation *g,
+                  const struct quire__ids *prompt)
+{
+    struct quire_pool_stats stats = {.struct_size = sizeof stats};
+    if (quire_pool_stats(g->engine->pool, &stats) != QUIRE_OK) {
+        cli_error("cannot read the figures of the cache");
+        return CLI_BAD_DATA;
+    }
+    if (options->stats)
+        print_stats(options, g, &stats);
+    return options->json ? print_json(options, g, prompt, &stats) : CLI_OK;
+}
+
+/* ---- one prompt, one answer ---- */
+
+static int answer(const struct options *options, struct generation *g,
+                  const struct quire__ids *prompt)
+{
+    struct quire_error error;
+    enum generation_end end = GENERATION_ENDED;
+    quire_status status = generation_prompt(g, prompt->ids, (uint32_t)prompt->count, &error);
+    if (status == QUIRE_OK)
+        status = generation_answer(g, options->max_new, &end, &error);
+    if (status == QUIRE_OK)
+        status = generation_finish(g, &error);
+    if (status != QUIRE_OK)
+        return cli_fail(&error);
+    bool open_line = g->text.count > 0 && g->text.data[g->text.count - 1] != '\n';
+    if (g->print && open_line && !cli_write("\n", 1))
+        return CLI_BAD_DATA;
+    return end == GENERATION_UNPRINTED ? CLI_BAD_DATA : report(options, g, prompt);
+}
+
+/* Checks the prompt against the context, which it also sizes. */
+static int fit_context(struct engine *engine, const struct options *options, uint64_t prompt)
+{
+    uint32_t limit = 0;
+    int result = engine_context_limit(engine, &limit);
+    if (result != CLI_OK)
+        return result;
+    uint32_t models = quire__model_shapes(engine->model)->context_length;
+    if (prompt > limit) {
+        cli_error("the prompt has %llu tokens, the context holds %u: shorten it%s",
+                  (unsigned long long)prompt, limit, limit < models ? ", or raise -c" : "");
+        return CLI_BAD_DATA;
+    }
+    uint64_t new_tokens = options->max_new == UINT64_MAX ? 1 : options->max_new;
+    uint64_t needed = new_tokens > limit - prompt ? limit : prompt + new_tokens;
+    return engine_choose_context(engine, (uint32_t)needed);
+}
+
+static int run_once(struct engine *engine, const struct options *options, struct generation *g,
+                    const struct prompt_style *style)
+{
+    struct quire__ids prompt = {0};
+    int result = prompt_load(style, engine, &options->prompt, &prompt);
+    if (result == CLI_OK)
+        result = engine_open_model(engine);
+    if (result == CLI_OK)
+        result = fit_context(engine, options, prompt.count);
+    if (result == CLI_OK)
+        result = engine_open_pool(engine, 1);
+    if (result == CLI_OK)
+        result = generation_open(g, engine, &options->sampler);
+    if (result == CLI_OK)
+        result = answer(options, g, &prompt);
+    quire__ids_deinit(&prompt);
+    return result;
+}
+
+static int run_chat(struct engine *engine, const struct options *options, struct generation *g,
+                    const struct prompt_style *style)
+{
+    int result = engine_open_model(engine);
+    if (result == CLI_OK)
+        result = engine_choose_context(engine, 1);
+    if (result == CLI_OK)
+        result = engine_open_pool(engine, 1);
+    if (result == CLI_OK)
+        result = generation_open(g, engine, &options->sampler);
+    if (result == CLI_OK)
+        result = chat(g, style, options->prompt.system, options->max_new);
+    return result == CLI_OK ? report(options, g, NULL) : result;
+}
+
+/* ---- the command line ---- */
+
+static int misuse(const char *text)
+{
+    cli_error("run: %s", text);
+    return CLI_BAD_USAGE;
+}
+
+static int check(struct options *options)
+{
+    struct prompt_options *prompt = &options->prompt;
+    if (options->dash != NULL) {
+        if (strcmp(options->dash, "-") != 0) {
+            cli_error("run: unexpected argument %s: give the prompt with -p", options->dash);
+            return CLI_BAD_USAGE;
+        }
+        if (prompt->file != NULL)
+            return misuse("-f and - exclude each other: give one of them");
+        prompt->file = "-";
+    }
+    if ((prompt->text != NULL) + (prompt->file != NULL) + (prompt->ids != NULL) > 1)
+        return misuse("-p, -f, - and --ids exclude each other: give one of them");
+    if ((prompt->raw || prompt->ids != NULL) &&
+        (prompt->system != NULL || prompt->template_name != NULL))
+        return misuse("--system and --template have no place in a raw prompt: leave them out");
+    return CLI_OK;
+}
+
+static int run(const struct options *options)
+{
+    const struct prompt_options *prompt = &options->prompt;
+    const bool given = prompt->text != NULL || prompt->file != NULL || prompt->ids != NULL;
+    const bool chats = !given && isatty(STDIN_FILENO) == 1;
+    if (chats && options->json)
+        return misuse("--json needs a prompt: give one with -p, -f or --ids");
+    struct engine engine;
+    struct prompt_style style = {0};
+    struct generation g = {.print = !options->json};
+    int result = engine_open_file(&engine, &options->engine, true);
+    if (result == CLI_OK)
+        result = prompt_style_init(&style, &engine, prompt);
+    if (result == CLI_OK)
+        result =
+            chats ? run_chat(&engine, options, &g, &style) : run_once(&engine, options, &g, &style);
+    generation_close(&g);
+    prompt_style_deinit(&style);
+    engine_close(&engine);
+    return result;
+}
+
+int command_run(int argc, char **argv)
+{
+    struct options o = {.engine = ENGINE_OPTIONS_DEFAULT, .max_new = UINT64_MAX};
+    quire__sampler_config_init(&o.sampler);
+    o.sampler.seed = UINT64_MAX;
+    struct cli_arg shared[ENGINE_ARGS_CONTEXT];
+    engine_args(&o.engine, shared);
+    const struct cli_arg args[] = {
+        {"-p", CLI_TEXT, &o.prompt.text, 0, 0, "TEXT", "the prompt"},
+        {"-f", CLI_TEXT, &o.prompt.file, 0, 0, "FILE", "a file with the prompt; - is stdin"},
+        {"--ids", CLI_TEXT, &o.prompt.ids, 0, 0, "FILE.json", "the prompt as token ids"},
+        {"-n", CLI_U64, &o.max_new, 0, 0, "N", "at most N new tokens (until it ends)"},
+        {"--temp", CLI_REAL, &o.sampler.temperature, 0, 1000, "T",
+         "temperature (0.8); 0: always the likeliest token"},
+        {"--top-k", CLI_U32, &o.sampler.top_k, 0, UINT32_MAX, "K",
+         "choose among the K likeliest (40); 0: all"},
+        {"--top-p", CLI_REAL, &o.sampler.top_p, 1e-9, 1, "P",
+         "choose among those that sum to P (0.95)"},
+        {"--min-p", CLI_REAL, &o.sampler.min_p, 0, 1, "P",
+         "leave out what has less than P of the likeliest (0.05)"},
+        {"--repeat-penalty", CLI_REAL, &o.sampler.repeat_penalty, 1e-3, 1000, "X",
+         "make the last 64 tokens less likely (1: off)"},
+        {"--seed", CLI_U64, &o.sampler.seed, 0, 0, "S", "seed of the choice (random)"},
+        {"--raw", CLI_FLAG, &o.prompt.raw, 0, 0, NULL, "complete the text as it is"},
+        {"--system", CLI_TEXT, &o.prompt.system, 0, 0, "TEXT", "the system message"},
+        {"--template", CLI_TEXT, &o.prompt.template_name, 0, 0, "NAME",
+         "chat template: chatml, llama3 or gemma (the model's)"},
+        {"--stats", CLI_FLAG, &o.stats, 0, 0, NULL, "print figures on stderr at the end"},
+        {"--json", CLI_FLAG, &o.json, 0, 0, NULL, "print one JSON object instead of text"},
+    };
+    const struct cli_command command = {
+        .name = "run",
+        .synopsis = "-m MODEL [-p TEXT | -f FILE | - | --ids FILE.json] [options]",
+        .about = "Writes the model's answer to a prompt. Without a prompt it reads standard input, "
+                 "or, on a\nterminal, chats: Ctrl-C stops an answer, Ctrl-D ends the chat.",
+        .example = "quire run -m model.gguf -p \"Why is the sky blue?\" --temp 0 --stats",
+        .args = args,
+        .num_args = QUIRE_ARRAY_LEN(args),
+        .shared = shared,
+        .num_shared = ENGINE_ARGS_CONTEXT,
+        .positional = "-",
+        .positional_value = &o.dash,
+    };
+    enum cli_parsed parsed = cli_parse(&command, argc, argv);
+    if (parsed != CLI_PARSED)
+        return parsed == CLI_HELPED ? CLI_OK : CLI_BAD_USAGE;
+    int result = check(&o);
+    if (result != CLI_OK)
+        return result;
+    /* 53 bits, so that JSON readers that know only doubles give the seed back unharmed. */
+    if (o.sampler.seed == UINT64_MAX) {
+        uint64_t random = quire__now_ns();
+        (void)getrandom(&random, sizeof random, 0);
+        o.sampler.seed = random >> 11;
+    }
+    return run(&o);
+}
