@@ -32,8 +32,9 @@ struct quire_weight;  /* a backend's own form of one weight matrix */
 #define QUIRE_BLOCK_NONE UINT32_MAX
 
 /* A strided 3-d piece of memory, innermost dimension dense. Two-dimensional data [rows, columns]
- * is shape {rows, 1, columns}. Where the backend has QUIRE_CAP_HOST_VIEWS, `buffer` may be NULL and
- * `host` is the memory itself; it must then stay as it is until the work that uses it is done. */
+ * is shape {rows, 1, columns}, a list [rows] is shape {rows, 1, 1}. Where the backend has
+ * QUIRE_CAP_HOST_VIEWS, `buffer` may be NULL and `host` is the memory itself; it must then stay as
+ * it is until the work that uses it is done. */
 struct quire_view {
     struct quire_buffer *buffer;
     void *host;      /* used when buffer is NULL */
