@@ -8,8 +8,8 @@
     make_tokenizer_goldens.py goldens   writes PRE.fnv for each pre-tokenizer PRE
     make_tokenizer_goldens.py show PRE NUMBER   prints one random string and its ids
 
-tests/golden/tokenizer/README.md describes the files. Random characters are those that Unicode 14 assigns: the
-classes of later ones depend on the age of the Unicode tables of both sides.
+tests/golden/tokenizer/README.md describes the files. Random characters are those that Unicode 14
+assigns: the classes of later ones depend on the age of the Unicode tables of both sides.
 """
 import pathlib
 import re
