@@ -213,7 +213,8 @@ quire_status quire__ids_reserve(struct quire__ids *ids, uint64_t extra, struct q
         needed = UINT64_MAX;
     if (needed <= ids->capacity)
         return QUIRE_OK;
-    doubled = ids->capacity < needed / 2 ? needed : ids->capacity * 2;
+    if (!quire__mul_u64(ids->capacity, 2, &doubled) || doubled < needed)
+        doubled = needed;
     if (doubled < 64)
         doubled = 64;
     uint32_t *grown =

@@ -129,6 +129,23 @@ static void ids_are_appended(void **state)
     quire__tokenizer_destroy(tokenizer);
 }
 
+static void room_is_made_for_all_that_is_asked(void **state)
+{
+    (void)state;
+    for (uint64_t capacity = 1; capacity < 200; capacity++) {
+        for (uint64_t extra = 1; extra <= 2 * capacity + 2; extra++) {
+            struct quire__ids ids = {qt_alloc(capacity * 4), capacity, capacity};
+            assert_int_equal(quire__ids_reserve(&ids, extra, NULL), QUIRE_OK);
+            assert_true(ids.capacity >= capacity + extra);
+            quire__ids_deinit(&ids);
+        }
+    }
+    struct quire__ids none = {0};
+    assert_int_equal(quire__ids_reserve(&none, UINT64_MAX, NULL), QUIRE_E_NOMEM);
+    none.count = 1;
+    assert_int_equal(quire__ids_reserve(&none, UINT64_MAX, NULL), QUIRE_E_NOMEM);
+}
+
 static void bad_text_says_where(void **state)
 {
     (void)state;
@@ -482,6 +499,7 @@ int main(void)
         cmocka_unit_test(each_family_cuts_its_own_way),
         cmocka_unit_test(special_tokens_are_leftmost_and_longest),
         cmocka_unit_test(ids_are_appended),
+        cmocka_unit_test(room_is_made_for_all_that_is_asked),
         cmocka_unit_test(bad_text_says_where),
         cmocka_unit_test(every_token_decodes),
         cmocka_unit_test(properties),
