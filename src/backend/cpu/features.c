@@ -16,7 +16,7 @@ static bool supported_ref(void)
     return true;
 }
 
-__attribute__((unused)) static bool supported_generic(void)
+static bool supported_generic(void)
 {
     return true;
 }
@@ -60,7 +60,7 @@ static bool supported_avx2(void)
     return __get_cpuid(0x80000001u, &a, &b, &c, &d) && has(c, EXTENDED_ECX_V3);
 }
 
-__attribute__((unused)) static bool supported_avx512(void)
+static bool supported_avx512(void)
 {
     uint32_t a, b, c, d;
     return supported_avx2() && has(enabled_state(), XCR0_AVX512) &&

@@ -144,9 +144,9 @@ struct quire__kernels {
 
 /* X(name): the levels that this build has, in rising order. */
 #if defined(__x86_64__)
-#define QUIRE__LEVEL_LIST(X) X(ref)
+#define QUIRE__LEVEL_LIST(X) X(ref) X(generic) X(avx2) X(avx512)
 #else
-#define QUIRE__LEVEL_LIST(X) X(ref)
+#define QUIRE__LEVEL_LIST(X) X(ref) X(generic)
 #endif
 
 #define QUIRE__LEVEL_TABLE(name) extern const struct quire__kernels quire__kernels_##name;

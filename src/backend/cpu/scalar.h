@@ -65,8 +65,7 @@ static inline uint16_t f32_to_f16(float x)
 
 static inline float bf16_to_f32(uint16_t h)
 {
-    uint32_t bits = (uint32_t)h << 16;
-    return f32_from((bits & 0x7fffffffu) > 0x7f800000u ? bits | 0x400000u : bits);
+    return f32_from((uint32_t)h << 16);
 }
 
 static inline uint16_t f32_to_bf16(float x)
@@ -100,5 +99,19 @@ static inline uint16_t f32_to_bf16(float x)
  */
 #define GELU_A -1.5957691216057308f
 #define GELU_B -0.07135481627260025f
+
+/* The 6-bit scale and offset of unit j (0..7) of a Q4_K or Q5_K block, from its 12 bytes: units 0-3
+ * have theirs in the low 6 bits of bytes j and j + 4; units 4-7 have the low 4 bits in the halves
+ * of byte j + 4 and the top 2 bits in the top of bytes j - 4 and j. */
+static inline void scale_and_offset(const uint8_t *s, uint32_t j, uint8_t *scale, uint8_t *offset)
+{
+    if (j < 4) {
+        *scale = s[j] & 63;
+        *offset = s[j + 4] & 63;
+    } else {
+        *scale = (uint8_t)((s[j + 4] & 15) | s[j - 4] >> 6 << 4);
+        *offset = (uint8_t)(s[j + 4] >> 4 | s[j] >> 6 << 4);
+    }
+}
 
 #endif

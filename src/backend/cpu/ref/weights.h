@@ -13,8 +13,6 @@
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/scalar.h"
 
-enum { WEIGHT_UNIT = 32 }; /* every quantised block is made of units of 32 weights */
-
 /* w = the element itself. */
 static inline void dequant_F32(float *to, const uint8_t *row, size_t columns)
 {
@@ -95,20 +93,6 @@ static inline void dequant_Q8_0(float *to, const uint8_t *row, size_t columns)
         float d = f16_to_f32(u16_at(row));
         for (int j = 0; j < 32; j++)
             to[j] = d * (float)(int8_t)row[2 + j];
-    }
-}
-
-/* The 6-bit scale and offset of unit j (0..7) of a Q4_K or Q5_K block, from its 12 bytes: units 0-3
- * have theirs in the low 6 bits of bytes j and j + 4; units 4-7 have the low 4 bits in the halves
- * of byte j + 4 and the top 2 bits in the top of bytes j - 4 and j. */
-static inline void scale_and_offset(const uint8_t *s, uint32_t j, uint8_t *scale, uint8_t *offset)
-{
-    if (j < 4) {
-        *scale = s[j] & 63;
-        *offset = s[j + 4] & 63;
-    } else {
-        *scale = (uint8_t)((s[j + 4] & 15) | s[j - 4] >> 6 << 4);
-        *offset = (uint8_t)(s[j + 4] >> 4 | s[j] >> 6 << 4);
     }
 }
 

@@ -1,0 +1,16 @@
+/* all.h - every kernel on lanes, for the level whose header came before.
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef QUIRE_BACKEND_CPU_LANES_ALL_H
+#define QUIRE_BACKEND_CPU_LANES_ALL_H
+
+#include "backend/cpu/lanes/math.h"
+
+#include "backend/cpu/lanes/convert.h"
+
+#include "backend/cpu/lanes/attend.h"
+
+#include "backend/cpu/lanes/linear.h"
+
+#include "backend/cpu/lanes/nn.h"
+
+#endif

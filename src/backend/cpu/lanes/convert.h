@@ -1,0 +1,176 @@
+/* convert.h - rows of K/V elements to and from f32.
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef QUIRE_BACKEND_CPU_LANES_CONVERT_H
+#define QUIRE_BACKEND_CPU_LANES_CONVERT_H
+
+/* dtype is a constant wherever these are used, so that one branch remains. */
+FN vf element_load(uint32_t dtype, const void *p)
+{
+    if (dtype == QUIRE_F32)
+        return v_load(p);
+    return dtype == QUIRE_F16 ? v_from_f16(p) : v_from_bf16(p);
+}
+
+/* The first n < LANES elements; the other lanes are 0. */
+FN vf element_load_part(uint32_t dtype, const void *p, size_t n)
+{
+    if (dtype == QUIRE_F32)
+        return v_load_part(p, n);
+    uint16_t lanes[LANES] = {0};
+    memcpy(lanes, p, n * sizeof(uint16_t));
+    return element_load(dtype, lanes);
+}
+
+FN const void *element_at(uint32_t dtype, const void *p, size_t i)
+{
+    return (const uint8_t *)p + i * (dtype == QUIRE_F32 ? 4 : 2);
+}
+
+FN void load_elements(uint32_t dtype, float *to, const void *from, size_t n)
+{
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        v_store(to + i, element_load(dtype, element_at(dtype, from, i)));
+    if (i < n)
+        v_store_part(to + i, element_load_part(dtype, element_at(dtype, from, i), n - i), n - i);
+}
+
+KERNEL void load_f16(float *to, const uint16_t *from, size_t n)
+{
+    load_elements(QUIRE_F16, to, from, n);
+}
+
+KERNEL void load_bf16(float *to, const uint16_t *from, size_t n)
+{
+    load_elements(QUIRE_BF16, to, from, n);
+}
+
+FN void store_elements(uint32_t dtype, uint16_t *to, const float *from, size_t n)
+{
+    for (size_t i = 0; i < n; i += LANES) {
+        size_t left = n - i;
+        vf x = left >= LANES ? v_load(from + i) : v_load_part(from + i, left);
+        uint16_t lanes[LANES];
+        uint16_t *target = left >= LANES ? to + i : lanes;
+        if (dtype == QUIRE_F16)
+            v_to_f16(target, x);
+        else
+            v_to_bf16(target, x);
+        if (left < LANES)
+            memcpy(to + i, lanes, left * sizeof(uint16_t));
+    }
+}
+
+KERNEL void store_f16(uint16_t *to, const float *from, size_t n)
+{
+    store_elements(QUIRE_F16, to, from, n);
+}
+
+KERNEL void store_bf16(uint16_t *to, const float *from, size_t n)
+{
+    store_elements(QUIRE_BF16, to, from, n);
+}
+
+/* Transposes a square of LANES vectors: as many rounds of interleaving the lower half of the list
+ * with the upper one as a lane's number has bits. */
+FN void transpose(vf *a)
+{
+    UNROLL
+    for (int round = 1; round < LANES; round *= 2) {
+        vf b[LANES];
+        UNROLL
+        for (int i = 0; i < LANES / 2; i++) {
+            b[2 * i] = v_interleave_low(a[i], a[i + LANES / 2]);
+            b[2 * i + 1] = v_interleave_high(a[i], a[i + LANES / 2]);
+        }
+        UNROLL
+        for (int i = 0; i < LANES; i++)
+            a[i] = b[i];
+    }
+}
+
+FN void transpose_keys(uint32_t dtype, float *keys, const void *const *rows, uint32_t n,
+                       uint32_t dim)
+{
+    uint32_t columns = (n + QUIRE__LANES_MAX - 1) / QUIRE__LANES_MAX * QUIRE__LANES_MAX;
+    for (uint32_t p = 0; p < columns; p += LANES) {
+        for (uint32_t d = 0; d < dim; d += LANES) {
+            uint32_t left = dim - d < LANES ? dim - d : LANES;
+            vf a[LANES];
+            UNROLL
+            for (uint32_t i = 0; i < LANES; i++) {
+                const void *row = p + i < n ? rows[p + i] : NULL;
+                if (row == NULL)
+                    a[i] = v_zero();
+                else if (left == LANES)
+                    a[i] = element_load(dtype, element_at(dtype, row, d));
+                else
+                    a[i] = element_load_part(dtype, element_at(dtype, row, d), left);
+            }
+            transpose(a);
+            UNROLL
+            for (uint32_t i = 0; i < LANES; i++) {
+                if (i < left)
+                    v_store(keys + (size_t)(d + i) * QUIRE__TILE + p, a[i]);
+            }
+        }
+    }
+}
+
+KERNEL void keys_f32(float *keys, const void *const *rows, uint32_t n, uint32_t dim)
+{
+    transpose_keys(QUIRE_F32, keys, rows, n, dim);
+}
+
+KERNEL void keys_f16(float *keys, const void *const *rows, uint32_t n, uint32_t dim)
+{
+    transpose_keys(QUIRE_F16, keys, rows, n, dim);
+}
+
+KERNEL void keys_bf16(float *keys, const void *const *rows, uint32_t n, uint32_t dim)
+{
+    transpose_keys(QUIRE_BF16, keys, rows, n, dim);
+}
+
+/* stride is dim rounded up to whole vectors, so the last store ends inside the row. */
+FN void widen_row(uint32_t dtype, float *to, size_t stride, const void *row, uint32_t dim)
+{
+    size_t d = 0;
+    for (; d + LANES <= dim; d += LANES)
+        v_store(to + d, element_load(dtype, element_at(dtype, row, d)));
+    if (d < dim) {
+        v_store(to + d, element_load_part(dtype, element_at(dtype, row, d), dim - d));
+        d += LANES;
+    }
+    for (; d < stride; d += LANES)
+        v_store(to + d, v_zero());
+}
+
+KERNEL void values_f32(float *values, size_t stride, const void *const *rows, uint32_t n,
+                       uint32_t dim)
+{
+    for (uint32_t p = 0; p < n; p++) {
+        if (rows[p] != NULL)
+            widen_row(QUIRE_F32, values + p * stride, stride, rows[p], dim);
+    }
+}
+
+KERNEL void values_f16(float *values, size_t stride, const void *const *rows, uint32_t n,
+                       uint32_t dim)
+{
+    for (uint32_t p = 0; p < n; p++) {
+        if (rows[p] != NULL)
+            widen_row(QUIRE_F16, values + p * stride, stride, rows[p], dim);
+    }
+}
+
+KERNEL void values_bf16(float *values, size_t stride, const void *const *rows, uint32_t n,
+                        uint32_t dim)
+{
+    for (uint32_t p = 0; p < n; p++) {
+        if (rows[p] != NULL)
+            widen_row(QUIRE_BF16, values + p * stride, stride, rows[p], dim);
+    }
+}
+
+#endif

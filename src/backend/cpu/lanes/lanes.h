@@ -1,0 +1,76 @@
+/* lanes.h - vectors of LANES floats, for the one source that every fast level compiles.
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * A level's header sets LANES and TARGET, includes this, and adds the shims that need its
+ * instructions: v_set1, v_fma, v_max, v_if_*, v_keep_nan, v_from_*, v_to_*, v_sum4 and the
+ * shuffles. Everything is inlined: functions of different levels never meet. */
+#ifndef QUIRE_BACKEND_CPU_LANES_LANES_H
+#define QUIRE_BACKEND_CPU_LANES_LANES_H
+
+#include "base/base.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "backend/cpu/kernels.h"
+#include "backend/cpu/scalar.h"
+
+#define FN     static inline __attribute__((always_inline, unused)) TARGET
+#define KERNEL static TARGET
+
+/* Every bound of an unrolled loop is a constant after inlining. */
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 64")
+#endif
+
+typedef float vf __attribute__((vector_size(4 * LANES)));
+typedef int32_t vi __attribute__((vector_size(4 * LANES)));
+typedef uint32_t vu __attribute__((vector_size(4 * LANES)));
+typedef float vf_any __attribute__((vector_size(4 * LANES), aligned(1), may_alias));
+typedef float v4 __attribute__((vector_size(16)));
+typedef float v8 __attribute__((vector_size(32)));
+typedef float v4_any __attribute__((vector_size(16), aligned(1), may_alias));
+
+FN vf v_zero(void)
+{
+    return (vf){0};
+}
+
+FN vf v_load(const float *p)
+{
+    return *(const vf_any *)(const void *)p;
+}
+
+FN void v_store(float *p, vf a)
+{
+    *(vf_any *)(void *)p = a;
+}
+
+/* The first n < LANES elements; the other lanes are 0. */
+FN vf v_load_part(const float *p, size_t n)
+{
+    float lanes[LANES] = {0};
+    memcpy(lanes, p, n * sizeof(float));
+    return v_load(lanes);
+}
+
+FN void v_store_part(float *p, vf a, size_t n)
+{
+    float lanes[LANES];
+    v_store(lanes, a);
+    memcpy(p, lanes, n * sizeof(float));
+}
+
+FN vi v_spread(uint32_t x)
+{
+    return (vi){0} + (int32_t)x;
+}
+
+FN vf v_float(vi a)
+{
+    return __builtin_convertvector(a, vf);
+}
+
+#endif
