@@ -1,6 +1,8 @@
-/* test_attend.c - what attention reads: against the f64 oracle, and bit for bit between layouts,
- * block sizes, ways to cut the input into steps, and threads.
- * SPDX-License-Identifier: Apache-2.0 */
+/* test_attend.c - what attention reads.
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * Against an oracle in double precision; and bit for bit between layouts, block sizes, ways to cut
+ * the input into steps, and threads. */
 #include "support/attention_oracle.h"
 
 #include <string.h>

@@ -1,5 +1,4 @@
-/* test_memory.c - what memory a pool costs: it follows the length when contiguous, it is the
- * caller's when given, and a sequence cut short gives it back.
+/* test_memory.c - what memory a pool costs, and when it is given back.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "support/cache_fixture.h"
 

@@ -1,6 +1,7 @@
-/* attention_oracle.c - attention in double precision: softmax(scale q.k + bias) v, as in
- * arXiv:1706.03762 section 3.2.1, with every score kept.
- * SPDX-License-Identifier: Apache-2.0 */
+/* attention_oracle.c - attention in double precision, with every score kept.
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * softmax(scale q.k + bias) v: arXiv:1706.03762, section 3.2.1. */
 #include "attention_oracle.h"
 
 #include <math.h>
@@ -90,31 +91,29 @@ static void attend_head(const struct query *query, const float *q, uint32_t head
     }
     for (uint32_t i = 0; i < dim; i++)
         out[i] /= sum;
-    if (lse != NULL)
-        *lse = largest + log(sum);
+    *lse = largest + log(sum);
 }
 
-void qt_oracle_row(const struct qt_env *env, const struct qt_stream *stream, uint32_t layer,
-                   uint32_t position, const struct qt_attend *how, double *out, double *lse)
+/* out [H * Dv] and lse [H] of the query's position, from K and V as the pool's dtypes store them.
+ */
+static void attend_row(struct query *query, double *out, double *lse)
 {
-    const struct quire_group_config *group = qt_group_of(env->geometry, layer);
-    struct query query = {env, stream, group, how, layer, position, NULL, NULL, NULL};
-    uint32_t q_count = qt_row_elements(env->geometry, layer, QT_Q);
-    size_t rows = (size_t)position + 1;
-    query.k = qt_alloc(rows * qt_row_elements(env->geometry, layer, QT_K) * sizeof(double));
-    query.v = qt_alloc(rows * qt_row_elements(env->geometry, layer, QT_V) * sizeof(double));
-    query.scores = qt_alloc(rows * sizeof(double));
+    const struct qt_geometry *geometry = query->env->geometry;
+    uint32_t layer = query->layer, q_count = qt_row_elements(geometry, layer, QT_Q);
+    size_t rows = (size_t)query->position + 1;
+    query->k = qt_alloc(rows * qt_row_elements(geometry, layer, QT_K) * sizeof(double));
+    query->v = qt_alloc(rows * qt_row_elements(geometry, layer, QT_V) * sizeof(double));
+    query->scores = qt_alloc(rows * sizeof(double));
     float *q = qt_alloc(q_count * sizeof *q);
-    load_rows(&query, QT_K, query.k);
-    load_rows(&query, QT_V, query.v);
-    qt_row(stream->salts[position], layer, QT_Q, q, q_count);
-    for (uint32_t head = 0; head < group->num_heads; head++)
-        attend_head(&query, q, head, out + (size_t)head * qt_head_dim_v(group),
-                    lse != NULL ? lse + head : NULL);
+    load_rows(query, QT_K, query->k);
+    load_rows(query, QT_V, query->v);
+    qt_row(query->stream->salts[query->position], layer, QT_Q, q, q_count);
+    for (uint32_t head = 0; head < query->group->num_heads; head++)
+        attend_head(query, q, head, out + (size_t)head * qt_head_dim_v(query->group), lse + head);
     qt_free(q);
-    qt_free(query.k);
-    qt_free(query.v);
-    qt_free(query.scores);
+    qt_free(query->k);
+    qt_free(query->v);
+    qt_free(query->scores);
 }
 
 static void assert_near(const float *got, const double *want, uint32_t count, const char *what,
@@ -138,7 +137,8 @@ void qt_oracle_check(const struct qt_env *env, const struct qt_batch *batch, uin
         const struct qt_stream *stream = batch->streams[i];
         for (uint32_t j = 0; j < batch->items[i].n_new; j++, row++) {
             uint32_t position = stream->len + j;
-            qt_oracle_row(env, stream, layer, position, how, out, lse);
+            struct query query = {env, stream, group, how, layer, position, NULL, NULL, NULL};
+            attend_row(&query, out, lse);
             assert_near(env->host_out + row * count, out, count, "attention", position);
             if (how->lse)
                 assert_near(env->host_lse + row * heads, lse, heads, "lse", position);

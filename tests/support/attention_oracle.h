@@ -9,11 +9,6 @@
 float qt_alibi_slope(uint32_t head);
 float qt_sink_logit(uint32_t head);
 
-/* out [H * Dv] and lse [H] (may be NULL) of one position of a stream in one layer, from K and V as
- * the pool's dtypes store them. */
-void qt_oracle_row(const struct qt_env *env, const struct qt_stream *stream, uint32_t layer,
-                   uint32_t position, const struct qt_attend *how, double *out, double *lse);
-
 /* Asserts that env->host_out (and host_lse where asked) hold what the oracle says for every row of
  * the batch. */
 void qt_oracle_check(const struct qt_env *env, const struct qt_batch *batch, uint32_t layer,

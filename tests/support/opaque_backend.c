@@ -409,6 +409,7 @@ static quire_status plan_create(struct quire_backend *backend, const struct quir
     if (status == QUIRE_OK) {
         plan->parts = qt_alloc(spec->max_seqs * sizeof *plan->parts);
         *out = (struct quire_plan *)plan;
+        opaque->live_plans++;
     } else {
         qt_free(plan);
     }
@@ -425,6 +426,7 @@ static void plan_destroy(struct quire_backend *backend, struct quire_plan *handl
         opaque->inner->kv->plan_destroy(opaque->inner, plan->inner);
         qt_free(plan->parts);
         qt_free(plan);
+        opaque->live_plans--;
     }
     (void)unlock(opaque, QUIRE_OK);
 }
@@ -605,10 +607,10 @@ uint64_t qt_opaque_committed_bytes(struct quire_backend *backend)
     return bytes;
 }
 
-uint32_t qt_opaque_live_buffers(struct quire_backend *backend)
+uint32_t qt_opaque_live_objects(struct quire_backend *backend)
 {
     struct opaque *opaque = lock(backend);
-    uint32_t live = 0;
+    uint32_t live = opaque->live_plans;
     for (uint32_t i = 0; i < opaque->num_buffers; i++)
         live += opaque->buffers[i].live;
     (void)unlock(opaque, QUIRE_OK);

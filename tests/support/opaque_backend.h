@@ -64,7 +64,8 @@ void qt_opaque_fail_none(struct quire_backend *backend);
 uint64_t qt_opaque_calls(struct quire_backend *backend, enum qt_call call);
 /* Runs everything queued, then tells how many bytes of reserved buffers are committed. */
 uint64_t qt_opaque_committed_bytes(struct quire_backend *backend);
-uint32_t qt_opaque_live_buffers(struct quire_backend *backend);
+/* Buffers and plans that nobody destroyed yet. */
+uint32_t qt_opaque_live_objects(struct quire_backend *backend);
 /* Runs everything queued, then returns the first broken rule, or NULL. */
 const char *qt_opaque_violation(struct quire_backend *backend);
 

@@ -82,6 +82,7 @@ struct opaque {
     pthread_mutex_t lock;
     struct opaque_buffer buffers[OPAQUE_BUFFERS_MAX];
     uint32_t num_buffers; /* slots ever used */
+    uint32_t live_plans;
     struct opaque_command *queue;
     uint32_t queued, queue_limit, queue_max;
     uint64_t pushed, executed;
