@@ -96,6 +96,40 @@ static void each_family_cuts_its_own_way(void **state)
     }
 }
 
+static uint64_t first_piece(enum quire__pretokenizer_kind kind, const char *text)
+{
+    struct quire__pretokenizer *pre;
+    struct quire__pretokenizer_scratch *scratch;
+    uint64_t length = 0;
+    assert_int_equal(quire__pretokenizer_create(kind, &pre, NULL), QUIRE_OK);
+    assert_int_equal(quire__pretokenizer_scratch_create(pre, &scratch, NULL), QUIRE_OK);
+    assert_int_equal(quire__pretokenizer_next(pre, scratch, text_of(text), 0, &length, NULL),
+                     QUIRE_OK);
+    quire__pretokenizer_scratch_destroy(scratch);
+    quire__pretokenizer_destroy(pre);
+    return length;
+}
+
+/* Two spaces and white space are one piece; before anything else the second space is kept back. */
+static void white_space_is_the_property_of_unicode(void **state)
+{
+    (void)state;
+    static const char *const spaces[] = {
+        "  \t",     "  \n",     "  \v",     "  \f",     "  \r",     "   ",      "  \xc2\x85",
+        "  \u00a0", "  \u1680", "  \u2000", "  \u2001", "  \u2002", "  \u2003", "  \u2004",
+        "  \u2005", "  \u2006", "  \u2007", "  \u2008", "  \u2009", "  \u200a", "  \u2028",
+        "  \u2029", "  \u202f", "  \u205f", "  \u3000"};
+    static const char *const others[] = {"  \u180e", "  \u200b", "  \u2060", "  \ufeff",
+                                         "  \x1c",   "  \x1f",   "  \x08"};
+    for (unsigned kind = 0; kind < QUIRE__PRE_COUNT; kind++) {
+        for (size_t i = 0; i < QT_LEN(spaces); i++)
+            assert_int_equal(first_piece((enum quire__pretokenizer_kind)kind, spaces[i]),
+                             strlen(spaces[i]));
+        for (size_t i = 0; i < QT_LEN(others); i++)
+            assert_int_equal(first_piece((enum quire__pretokenizer_kind)kind, others[i]), 1);
+    }
+}
+
 static void special_tokens_are_leftmost_and_longest(void **state)
 {
     (void)state;
@@ -497,6 +531,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_family_cuts_its_own_way),
+        cmocka_unit_test(white_space_is_the_property_of_unicode),
         cmocka_unit_test(special_tokens_are_leftmost_and_longest),
         cmocka_unit_test(ids_are_appended),
         cmocka_unit_test(room_is_made_for_all_that_is_asked),

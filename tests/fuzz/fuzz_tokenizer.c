@@ -1,0 +1,162 @@
+/* fuzz_tokenizer.c - the tokenizer on any text, and on any vocabulary.
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * Bits of the first byte: 0-1 the pre-tokenizer; 2 special tokens are parsed; 3 the rest is a
+ * vocabulary instead of a text. A vocabulary is lines: 't' token, 'c' control token, 'm' merge. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/base.h"
+#include "model/tokenizer.h"
+#include "small_vocab.h"
+#include "support.h"
+
+int LLVMFuzzerInitialize(int *argc, char ***argv);
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+#define KINDS     4
+#define LINES_MAX 4096
+
+static const char *const kinds[KINDS] = {"smollm", "gpt-2", "llama-bpe", "qwen2"};
+static struct quire__tokenizer *tokenizers[KINDS];
+
+#define REQUIRE(condition)                                                                         \
+    do {                                                                                           \
+        if (!(condition)) {                                                                        \
+            (void)fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);                  \
+            abort();                                                                               \
+        }                                                                                          \
+    } while (0)
+
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+    (void)argc;
+    (void)argv;
+    for (unsigned i = 0; i < KINDS; i++) {
+        struct qt_vocab vocab;
+        qt_vocab_init(&vocab, kinds[i]);
+        REQUIRE(quire__tokenizer_create(&vocab.vocab, &tokenizers[i], NULL) == QUIRE_OK);
+        qt_vocab_deinit(&vocab);
+    }
+    return 0;
+}
+
+/* Streams any bytes in pieces; what comes out is UTF-8 at every moment. */
+static void check_stream(const char *bytes, uint64_t count, uint64_t step, bool is_text)
+{
+    struct quire__stream stream = {0};
+    struct quire__bytes out = {0};
+    uint64_t bad;
+    for (uint64_t at = 0; at < count; at += step) {
+        uint64_t piece = count - at < step ? count - at : step;
+        REQUIRE(quire__stream_feed(&stream, bytes + at, piece, &out, NULL) == QUIRE_OK);
+        REQUIRE(stream.count < sizeof(stream.tail));
+    }
+    REQUIRE(quire__utf8_check(out.data, out.count, &bad));
+    REQUIRE(quire__stream_flush(&stream, &out, NULL) == QUIRE_OK);
+    REQUIRE(quire__utf8_check(out.data, out.count, &bad));
+    if (is_text) {
+        REQUIRE(out.count == count);
+        REQUIRE(count == 0 || memcmp(out.data, bytes, count) == 0);
+    }
+    quire__bytes_deinit(&out);
+}
+
+static void check_ids(const struct quire__tokenizer *tokenizer, const struct quire__ids *ids,
+                      struct quire__text text)
+{
+    struct quire__bytes decoded = {0};
+    for (uint64_t i = 0; i < ids->count; i++) {
+        const char *piece;
+        uint64_t count;
+        REQUIRE(ids->ids[i] < quire__tokenizer_vocab_size(tokenizer));
+        REQUIRE(quire__tokenizer_piece(tokenizer, ids->ids[i], &piece, &count, NULL) == QUIRE_OK);
+        REQUIRE(quire__bytes_append(&decoded, piece, count, NULL) == QUIRE_OK);
+    }
+    REQUIRE(decoded.count == text.count);
+    REQUIRE(text.count == 0 || memcmp(decoded.data, text.bytes, text.count) == 0);
+    quire__bytes_deinit(&decoded);
+}
+
+static void check_text(const struct quire__tokenizer *tokenizer, struct quire__text text,
+                       bool parse_special)
+{
+    struct quire__ids ids = {0}, again = {0};
+    struct quire_error error = {0};
+    uint64_t bad;
+    bool is_text = quire__utf8_check(text.bytes, text.count, &bad);
+    quire_status status =
+        quire__tokenizer_encode(tokenizer, text.bytes, text.count, parse_special, &ids, &error);
+    REQUIRE(status == (is_text ? QUIRE_OK : QUIRE_E_INVAL));
+    REQUIRE(error.status == (is_text ? QUIRE_OK : QUIRE_E_INVAL));
+    if (is_text) {
+        check_ids(tokenizer, &ids, text);
+        REQUIRE(quire__tokenizer_encode(tokenizer, text.bytes, text.count, parse_special, &again,
+                                        NULL) == QUIRE_OK);
+        REQUIRE(again.count == ids.count);
+        REQUIRE(ids.count == 0 || memcmp(again.ids, ids.ids, ids.count * sizeof(*ids.ids)) == 0);
+    }
+    REQUIRE(is_text || ids.count == 0);
+    check_stream(text.bytes, text.count, 1, is_text);
+    check_stream(text.bytes, text.count, 3, is_text);
+    quire__ids_deinit(&ids);
+    quire__ids_deinit(&again);
+}
+
+/* A vocabulary may be refused; one that is taken gives ids that exist. */
+static void check_vocabulary(const char *pre, struct quire__text lines)
+{
+    static const char text[] = "the <bos>abc aab 12\n\0\xc3\xa9\xe6\x97\xa5";
+    static struct quire__text tokens[LINES_MAX], merges[LINES_MAX];
+    static int32_t types[LINES_MAX];
+    struct quire__vocab vocab = {.pre = {pre, strlen(pre)},
+                                 .tokens = tokens,
+                                 .types = types,
+                                 .merges = merges,
+                                 .bos = QUIRE__TOKEN_NONE,
+                                 .eos = QUIRE__TOKEN_NONE,
+                                 .eot = QUIRE__TOKEN_NONE};
+    for (uint64_t at = 0, end; at < lines.count; at = end + 1) {
+        for (end = at; end < lines.count && lines.bytes[end] != '\n'; end++)
+            continue;
+        struct quire__text line = {lines.bytes + at + 1, end > at ? end - at - 1 : 0};
+        if (end > at && lines.bytes[at] == 'm' && vocab.merge_count < LINES_MAX) {
+            merges[vocab.merge_count++] = line;
+        } else if (end > at && vocab.token_count < LINES_MAX) {
+            types[vocab.token_count] = lines.bytes[at] == 'c' ? QUIRE__TOKEN_CONTROL : 1;
+            tokens[vocab.token_count++] = line;
+        }
+    }
+    vocab.type_count = vocab.token_count;
+    struct quire__tokenizer *tokenizer = NULL;
+    struct quire_error error = {0};
+    quire_status status = quire__tokenizer_create(&vocab, &tokenizer, &error);
+    REQUIRE(status == QUIRE_OK ? tokenizer != NULL : status == QUIRE_E_CORRUPT);
+    REQUIRE(status == error.status);
+    if (status != QUIRE_OK)
+        return;
+    for (unsigned special = 0; special < 2; special++) {
+        struct quire__ids ids = {0};
+        REQUIRE(quire__tokenizer_encode(tokenizer, text, sizeof(text) - 1, special != 0, &ids,
+                                        NULL) == QUIRE_OK);
+        REQUIRE(ids.count < sizeof(text));
+        for (uint64_t i = 0; i < ids.count; i++)
+            REQUIRE(ids.ids[i] < vocab.token_count);
+        quire__ids_deinit(&ids);
+    }
+    quire__tokenizer_destroy(tokenizer);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    if (size == 0)
+        return 0;
+    unsigned kind = data[0] % KINDS;
+    struct quire__text rest = {(const char *)data + 1, size - 1};
+    if ((data[0] & 8) != 0)
+        check_vocabulary(kinds[kind], rest);
+    else
+        check_text(tokenizers[kind], rest, (data[0] & 4) != 0);
+    return 0;
+}
