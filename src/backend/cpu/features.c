@@ -3,7 +3,9 @@
 #include "base/base.h"
 
 #include "backend/cpu/kernels.h"
+#include "backend/cpu/scalar.h"
 
+#include <pthread.h>
 #include <string.h>
 
 struct level_row {
@@ -77,14 +79,25 @@ static const struct level_row levels[] = {
 #define LEVEL_NAME(name) " " #name
 #define LEVEL_NAMES      QUIRE__LEVEL_LIST(LEVEL_NAME)
 
+float quire__half_values[65536];
+static pthread_once_t half_values_once = PTHREAD_ONCE_INIT;
+
+static void fill_half_values(void)
+{
+    for (uint32_t h = 0; h < QUIRE_ARRAY_LEN(quire__half_values); h++)
+        quire__half_values[h] = f16_to_f32((uint16_t)h);
+}
+
 const struct quire__kernels *quire__kernels_at(uint32_t i)
 {
+    (void)pthread_once(&half_values_once, fill_half_values);
     return i < QUIRE_ARRAY_LEN(levels) && levels[i].supported() ? levels[i].kernels : NULL;
 }
 
 const struct quire__kernels *quire__kernels_select(const char *level, struct quire_error *error)
 {
     size_t cap = QUIRE_ARRAY_LEN(levels) - 1;
+    (void)pthread_once(&half_values_once, fill_half_values);
     if (level != NULL) {
         size_t i = 0;
         while (i < QUIRE_ARRAY_LEN(levels) && strcmp(levels[i].kernels->level, level) != 0)

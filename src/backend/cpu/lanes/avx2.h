@@ -64,11 +64,6 @@ FN vf v_from_f16(const uint16_t *p)
     return (vf)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p));
 }
 
-FN float half_at(const uint8_t *p)
-{
-    return _cvtsh_ss(u16_at(p));
-}
-
 FN void v_to_f16(uint16_t *p, vf a)
 {
     _mm_storeu_si128((__m128i *)(void *)p,

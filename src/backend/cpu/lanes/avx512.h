@@ -73,11 +73,6 @@ FN vf v_from_f16(const uint16_t *p)
     return (vf)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
 }
 
-FN float half_at(const uint8_t *p)
-{
-    return _cvtsh_ss(u16_at(p));
-}
-
 FN void v_to_f16(uint16_t *p, vf a)
 {
     _mm256_storeu_si256((__m256i *)(void *)p,

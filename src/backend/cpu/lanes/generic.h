@@ -84,11 +84,6 @@ FN vi v_from_i8(const uint8_t *p)
     return __builtin_convertvector(*(const v4i8 *)(const void *)p, vi);
 }
 
-FN float half_at(const uint8_t *p)
-{
-    return f16_to_f32(u16_at(p));
-}
-
 /* The steps of f16_to_f32 in scalar.h, lane by lane. */
 FN vf v_from_f16(const uint16_t *p)
 {

@@ -89,14 +89,52 @@ KERNEL void panel_dot(const struct quire__linear *t)
         panel_tokens(t, i, 1);
 }
 
-/* ---- decoding a unit of 32 weights; formats and formulas: ref/weights.h ---- */
+/* ---- decoding units of 32 weights; formats and formulas: ref/weights.h ---- */
 
-/* w = d q + m for q of 4 bits in the low and high halves of 16 bytes. */
-FN void decode_halves(vf *w, const uint8_t *q, vf d, vf m)
+/* d scale and -m offset of the 8 units of a Q4_K or Q5_K block, four bytes at a time. */
+FN void prepare_block_K(float *scales, const uint8_t *block)
+{
+    uint32_t a = u32_at(block + 4), b = u32_at(block + 8), c = u32_at(block + 12);
+    uint32_t scale[2] = {a & 0x3f3f3f3fu, (c & 0x0f0f0f0fu) | (a >> 6 & 0x03030303u) << 4};
+    uint32_t offset[2] = {b & 0x3f3f3f3fu, (c >> 4 & 0x0f0f0f0fu) | (b >> 6 & 0x03030303u) << 4};
+    float d = half_at(block), m = -half_at(block + 2);
+    UNROLL
+    for (uint32_t j = 0; j < 8; j++) {
+        scales[2 * j] = d * (float)(scale[j / 4] >> (j % 4 * 8) & 255);
+        scales[2 * j + 1] = m * (float)(offset[j / 4] >> (j % 4 * 8) & 255);
+    }
+}
+
+/* d scale of both halves of the 8 units of a Q6_K block. */
+FN void prepare_block_6K(float *scales, const uint8_t *block)
+{
+    float d = half_at(block + 208);
+    UNROLL
+    for (int i = 0; i < 16; i++)
+        scales[i] = d * (float)(int8_t)block[192 + i];
+}
+
+enum { BLOCK_UNITS = 8 }; /* units of a block of 256 weights, whose scales are unpacked together */
+
+/* The scales of the block that starts at a unit: [2 u] and [2 u + 1] are for its unit u. Formats of
+ * smaller blocks have none. type is a constant. */
+FN void prepare(uint32_t type, float *scales, const uint8_t *row, size_t unit)
+{
+    if (type == QUIRE_W_Q4_K)
+        prepare_block_K(scales, row + unit / BLOCK_UNITS * 144);
+    else if (type == QUIRE_W_Q5_K)
+        prepare_block_K(scales, row + unit / BLOCK_UNITS * 176);
+    else if (type == QUIRE_W_Q6_K)
+        prepare_block_6K(scales, row + unit / BLOCK_UNITS * 210);
+}
+
+/* w = d q + m, or d (q - 8) with an offset of 8, for q of 4 bits in the halves of 16 bytes. A
+ * product with q - 8 keeps the sign of a zero where d q - 8 d would not. */
+FN void decode_halves(vf *w, const uint8_t *q, vf d, vf m, int offset)
 {
 #if LANES == 16
     vf steps = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    vf table = v_fma(steps, d, m);
+    vf table = offset != 0 ? (steps - (float)offset) * d : v_fma(steps, d, m);
     vi both = v_from_u8(q);
     w[0] = v_look_up(table, both);
     w[1] = v_look_up(table, both >> 4);
@@ -104,37 +142,25 @@ FN void decode_halves(vf *w, const uint8_t *q, vf d, vf m)
     UNROLL
     for (int i = 0; i < UNIT_VECTORS / 2; i++) {
         vi both = v_from_u8(q + i * LANES);
-        w[i] = v_fma(v_float(both & 15), d, m);
-        w[i + UNIT_VECTORS / 2] = v_fma(v_float(both >> 4), d, m);
+        vf low = v_float((both & 15) - offset), high = v_float((both >> 4) - offset);
+        w[i] = offset != 0 ? low * d : v_fma(low, d, m);
+        w[i + UNIT_VECTORS / 2] = offset != 0 ? high * d : v_fma(high, d, m);
     }
 #endif
 }
 
-/* w = d (q - 8), where an fma could turn a zero's sign. */
-FN void decode_Q4_0(vf *w, const uint8_t *row, size_t unit)
+FN void decode_Q4_0(vf *w, const uint8_t *row, size_t unit, const float *scales)
 {
     const uint8_t *block = row + unit * 18;
-    vf d = v_set1(half_at(block));
-#if LANES == 16
-    vf steps = {-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7};
-    vf table = steps * d;
-    vi both = v_from_u8(block + 2);
-    w[0] = v_look_up(table, both);
-    w[1] = v_look_up(table, both >> 4);
-#else
-    UNROLL
-    for (int i = 0; i < UNIT_VECTORS / 2; i++) {
-        vi both = v_from_u8(block + 2 + i * LANES);
-        w[i] = v_float((both & 15) - 8) * d;
-        w[i + UNIT_VECTORS / 2] = v_float((both >> 4) - 8) * d;
-    }
-#endif
+    (void)scales;
+    decode_halves(w, block + 2, v_set1(half_at(block)), v_zero(), 8);
 }
 
-FN void decode_Q4_1(vf *w, const uint8_t *row, size_t unit)
+FN void decode_Q4_1(vf *w, const uint8_t *row, size_t unit, const float *scales)
 {
     const uint8_t *block = row + unit * 20;
-    decode_halves(w, block + 4, v_set1(half_at(block)), v_set1(half_at(block + 2)));
+    (void)scales;
+    decode_halves(w, block + 4, v_set1(half_at(block)), v_set1(half_at(block + 2)), 0);
 }
 
 /* Bit 4 of LANES whole numbers, from bits `first` and up of h. */
@@ -147,9 +173,10 @@ FN vi fifth_bits(uint32_t h, int first)
     return (vi)(((vu)v_spread(h) >> shift & 1u) << 4);
 }
 
-FN void decode_Q5_0(vf *w, const uint8_t *row, size_t unit)
+FN void decode_Q5_0(vf *w, const uint8_t *row, size_t unit, const float *scales)
 {
     const uint8_t *block = row + unit * 22;
+    (void)scales;
     vf d = v_set1(half_at(block));
     uint32_t h = u32_at(block + 2);
     UNROLL
@@ -160,9 +187,10 @@ FN void decode_Q5_0(vf *w, const uint8_t *row, size_t unit)
     }
 }
 
-FN void decode_Q5_1(vf *w, const uint8_t *row, size_t unit)
+FN void decode_Q5_1(vf *w, const uint8_t *row, size_t unit, const float *scales)
 {
     const uint8_t *block = row + unit * 24;
+    (void)scales;
     vf d = v_set1(half_at(block)), m = v_set1(half_at(block + 2));
     uint32_t h = u32_at(block + 4);
     UNROLL
@@ -173,64 +201,50 @@ FN void decode_Q5_1(vf *w, const uint8_t *row, size_t unit)
     }
 }
 
-FN void decode_Q8_0(vf *w, const uint8_t *row, size_t unit)
+FN void decode_Q8_0(vf *w, const uint8_t *row, size_t unit, const float *scales)
 {
     const uint8_t *block = row + unit * 34;
+    (void)scales;
     vf d = v_set1(half_at(block));
     UNROLL
     for (int i = 0; i < UNIT_VECTORS; i++)
         w[i] = v_float(v_from_i8(block + 2 + i * LANES)) * d;
 }
 
-/* d scale and -m offset of unit j of a Q4_K or Q5_K block. */
-FN void decode_scales(const uint8_t *block, uint32_t j, vf *d, vf *m)
+FN void decode_Q4_K(vf *w, const uint8_t *row, size_t unit, const float *scales)
 {
-    uint8_t scale, offset;
-    scale_and_offset(block + 4, j, &scale, &offset);
-    *d = v_set1(half_at(block) * (float)scale);
-    *m = v_set1(-(half_at(block + 2) * (float)offset));
-}
-
-FN void decode_Q4_K(vf *w, const uint8_t *row, size_t unit)
-{
-    const uint8_t *block = row + unit / 8 * 144;
-    uint32_t j = (uint32_t)(unit % 8);
-    const uint8_t *q = block + 16 + j / 2 * 32;
-    vf d, m;
-    decode_scales(block, j, &d, &m);
+    int shift = (int)(unit % 2 * 4);
+    const uint8_t *q = row + unit / 8 * 144 + 16 + unit % 8 / 2 * 32;
+    vf d = v_set1(scales[0]), m = v_set1(scales[1]);
     UNROLL
     for (int i = 0; i < UNIT_VECTORS; i++)
-        w[i] = v_fma(v_float(v_from_u8(q + i * LANES) >> (int)(j % 2 * 4) & 15), d, m);
+        w[i] = v_fma(v_float(v_from_u8(q + i * LANES) >> shift & 15), d, m);
 }
 
-FN void decode_Q5_K(vf *w, const uint8_t *row, size_t unit)
+FN void decode_Q5_K(vf *w, const uint8_t *row, size_t unit, const float *scales)
 {
     const uint8_t *block = row + unit / 8 * 176;
-    uint32_t j = (uint32_t)(unit % 8);
+    int j = (int)(unit % 8), shift = j % 2 * 4;
     const uint8_t *high = block + 16, *q = block + 48 + j / 2 * 32;
-    vf d, m;
-    decode_scales(block, j, &d, &m);
+    vf d = v_set1(scales[0]), m = v_set1(scales[1]);
     UNROLL
     for (int i = 0; i < UNIT_VECTORS; i++) {
-        vi low = v_from_u8(q + i * LANES) >> (int)(j % 2 * 4) & 15;
-        vi fifth = (v_from_u8(high + i * LANES) >> (int)j & 1) << 4;
+        vi low = v_from_u8(q + i * LANES) >> shift & 15;
+        vi fifth = (v_from_u8(high + i * LANES) >> j & 1) << 4;
         w[i] = v_fma(v_float(low | fifth), d, m);
     }
 }
 
-FN void decode_Q6_K(vf *w, const uint8_t *row, size_t unit)
+FN void decode_Q6_K(vf *w, const uint8_t *row, size_t unit, const float *scales)
 {
     const uint8_t *block = row + unit / 8 * 210;
-    uint32_t n = (uint32_t)(unit % 8 / 4), j = (uint32_t)(unit % 4);
+    int n = (int)(unit % 8 / 4), j = (int)(unit % 4);
     const uint8_t *low = block + 64 * n + j % 2 * 32, *high = block + 128 + 32 * n;
-    const uint8_t *scales = block + 192 + 8 * n + 2 * j;
-    float d = half_at(block + 208);
     UNROLL
     for (int i = 0; i < UNIT_VECTORS; i++) {
-        vi whole = v_from_u8(low + i * LANES) >> (int)(j / 2 * 4) & 15;
-        whole |= (v_from_u8(high + i * LANES) >> (int)(2 * j) & 3) << 4;
-        vf scale = v_set1(d * (float)(int8_t)scales[i * LANES / 16]);
-        w[i] = scale * v_float(whole - 32);
+        vi whole = v_from_u8(low + i * LANES) >> (j / 2 * 4) & 15;
+        whole |= (v_from_u8(high + i * LANES) >> (2 * j) & 3) << 4;
+        w[i] = v_set1(scales[i * LANES / 16]) * v_float(whole - 32);
     }
 }
 
@@ -241,28 +255,31 @@ FN void decode_elements(uint32_t dtype, vf *w, const uint8_t *row, size_t unit)
         w[i] = element_load(dtype, element_at(dtype, row, unit * UNIT + (size_t)(i * LANES)));
 }
 
-FN void decode_F32(vf *w, const uint8_t *row, size_t unit)
+FN void decode_F32(vf *w, const uint8_t *row, size_t unit, const float *scales)
 {
+    (void)scales;
     decode_elements(QUIRE_F32, w, row, unit);
 }
 
-FN void decode_F16(vf *w, const uint8_t *row, size_t unit)
+FN void decode_F16(vf *w, const uint8_t *row, size_t unit, const float *scales)
 {
+    (void)scales;
     decode_elements(QUIRE_F16, w, row, unit);
 }
 
-FN void decode_BF16(vf *w, const uint8_t *row, size_t unit)
+FN void decode_BF16(vf *w, const uint8_t *row, size_t unit, const float *scales)
 {
+    (void)scales;
     decode_elements(QUIRE_BF16, w, row, unit);
 }
 
 /* type is a constant wherever this is used, so that one call remains. */
-FN void decode(uint32_t type, vf *w, const uint8_t *row, size_t unit)
+FN void decode(uint32_t type, vf *w, const uint8_t *row, size_t unit, const float *scales)
 {
     switch (type) {
 #define DECODE_CASE(name, value, elements, bytes, text)                                            \
     case QUIRE_W_##name:                                                                           \
-        decode_##name(w, row, unit);                                                               \
+        decode_##name(w, row, unit, scales);                                                       \
         break;
         QUIRE_WEIGHT_LIST(DECODE_CASE)
 #undef DECODE_CASE
@@ -281,17 +298,18 @@ FN bool plain_dtype(uint32_t type, uint32_t *dtype)
 }
 
 /* Products of the elements after the last whole unit, one vector at a time. */
-FN void direct_rest(const struct quire__linear *t, uint32_t dtype, const uint8_t *row,
-                    const float *x, vf *acc)
+FN vf direct_rest(const struct quire__linear *t, uint32_t dtype, const uint8_t *row, const float *x,
+                  vf acc)
 {
     for (size_t k = t->columns / UNIT * UNIT; k < t->columns; k += LANES) {
         size_t left = t->columns - k;
         const void *w = element_at(dtype, row, k);
         if (left >= LANES)
-            *acc = v_fma(element_load(dtype, w), v_load(x + k), *acc);
+            acc = v_fma(element_load(dtype, w), v_load(x + k), acc);
         else
-            *acc = v_fma(element_load_part(dtype, w, left), v_load_part(x + k, left), *acc);
+            acc = v_fma(element_load_part(dtype, w, left), v_load_part(x + k, left), acc);
     }
+    return acc;
 }
 
 /* y of [tokens][rows] at token i, row r; type, rows and tokens are constants. */
@@ -299,8 +317,10 @@ FN void direct_block(const struct quire__linear *t, uint32_t r, uint32_t i, uint
                      int tokens)
 {
     vf acc[QUIRE__TOKENS_DIRECT][DOT_ROWS];
+    float scales[DOT_ROWS][2 * BLOCK_UNITS];
     const uint8_t *row = t->w + r * t->w_stride;
     const float *x = t->x + i * t->x_stride;
+    uint32_t dtype;
     UNROLL
     for (int a = 0; a < tokens; a++) {
         UNROLL
@@ -312,7 +332,10 @@ FN void direct_block(const struct quire__linear *t, uint32_t r, uint32_t i, uint
         UNROLL
         for (int b = 0; b < rows; b++) {
             vf w[UNIT_VECTORS];
-            decode(type, w, row + (size_t)b * t->w_stride, unit);
+            if (unit % BLOCK_UNITS == 0)
+                prepare(type, scales[b], row + (size_t)b * t->w_stride, unit);
+            decode(type, w, row + (size_t)b * t->w_stride, unit,
+                   scales[b] + 2 * (unit % BLOCK_UNITS));
             UNROLL
             for (int j = 0; j < UNIT_VECTORS; j++) {
                 UNROLL
@@ -323,19 +346,16 @@ FN void direct_block(const struct quire__linear *t, uint32_t r, uint32_t i, uint
             }
         }
     }
-    uint32_t dtype;
-    if (plain_dtype(type, &dtype) && t->columns % UNIT != 0) {
-        UNROLL
-        for (int a = 0; a < tokens; a++) {
-            UNROLL
-            for (int b = 0; b < rows; b++)
-                direct_rest(t, dtype, row + (size_t)b * t->w_stride, x + (size_t)a * t->x_stride,
-                            &acc[a][b]);
-        }
-    }
     UNROLL
-    for (int a = 0; a < tokens; a++)
+    for (int a = 0; a < tokens; a++) {
+        UNROLL
+        for (int b = 0; b < rows; b++) {
+            if (plain_dtype(type, &dtype))
+                acc[a][b] = direct_rest(t, dtype, row + (size_t)b * t->w_stride,
+                                        x + (size_t)a * t->x_stride, acc[a][b]);
+        }
         sum_and_store(t->y + (i + (uint32_t)a) * t->y_stride + r, acc[a], rows);
+    }
 }
 
 FN void direct_tokens(const struct quire__linear *t, uint32_t i, uint32_t type, int tokens)
@@ -350,11 +370,13 @@ FN void direct_tokens(const struct quire__linear *t, uint32_t i, uint32_t type, 
 
 FN void direct(const struct quire__linear *t, uint32_t type)
 {
-    if (t->tokens == 1) {
-        direct_tokens(t, 0, type, 1);
+    uint32_t i = 0;
+#if LANES == 16
+    if (t->tokens == 4) {
+        direct_tokens(t, 0, type, 4);
         return;
     }
-    uint32_t i = 0;
+#endif
     for (; i + 2 <= t->tokens; i += 2)
         direct_tokens(t, i, type, 2);
     if (i < t->tokens)
@@ -363,16 +385,19 @@ FN void direct(const struct quire__linear *t, uint32_t type)
 
 FN void dequant(float *to, const uint8_t *row, size_t columns, uint32_t type)
 {
+    float scales[2 * BLOCK_UNITS];
     uint32_t dtype;
     size_t units = columns / UNIT;
     for (size_t unit = 0; unit < units; unit++) {
         vf w[UNIT_VECTORS];
-        decode(type, w, row, unit);
+        if (unit % BLOCK_UNITS == 0)
+            prepare(type, scales, row, unit);
+        decode(type, w, row, unit, scales + 2 * (unit % BLOCK_UNITS));
         UNROLL
         for (int i = 0; i < UNIT_VECTORS; i++)
             v_store(to + unit * UNIT + (size_t)(i * LANES), w[i]);
     }
-    if (plain_dtype(type, &dtype) && columns % UNIT != 0)
+    if (plain_dtype(type, &dtype))
         load_elements(dtype, to + units * UNIT, element_at(dtype, row, units * UNIT),
                       columns % UNIT);
 }
