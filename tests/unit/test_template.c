@@ -286,22 +286,21 @@ static void bos_stands_once_or_not_at_all(void **state)
 {
     (void)state;
     static const struct {
+        const char *bos, *first, *second;
         enum quire__template_kind kind;
-        const char *bos;
         bool add_bos;
-        const char *first, *second;
     } cases[] = {
-        {QUIRE__TEMPLATE_CHATML, NULL, false, "<|im_start|>", NULL},
-        {QUIRE__TEMPLATE_CHATML, NULL, true, "<|im_start|>", NULL},
-        {QUIRE__TEMPLATE_CHATML, "<bos>", false, "<|im_start|>", NULL},
-        {QUIRE__TEMPLATE_CHATML, "<bos>", true, "<bos>", "<|im_start|>"},
-        {QUIRE__TEMPLATE_CHATML, "<|im_start|>", true, "<|im_start|>", NULL},
-        {QUIRE__TEMPLATE_LLAMA3, NULL, false, "<|begin_of_text|>", "<|start_header_id|>"},
-        {QUIRE__TEMPLATE_LLAMA3, "<bos>", false, "<bos>", "<|start_header_id|>"},
-        {QUIRE__TEMPLATE_LLAMA3, "<|begin_of_text|>", true, "<|begin_of_text|>",
-         "<|start_header_id|>"},
-        {QUIRE__TEMPLATE_GEMMA, "<bos>", true, "<bos>", "<start_of_turn>"},
-        {QUIRE__TEMPLATE_GEMMA, NULL, false, "<bos>", "<start_of_turn>"},
+        {NULL, "<|im_start|>", NULL, QUIRE__TEMPLATE_CHATML, false},
+        {NULL, "<|im_start|>", NULL, QUIRE__TEMPLATE_CHATML, true},
+        {"<bos>", "<|im_start|>", NULL, QUIRE__TEMPLATE_CHATML, false},
+        {"<bos>", "<bos>", "<|im_start|>", QUIRE__TEMPLATE_CHATML, true},
+        {"<|im_start|>", "<|im_start|>", NULL, QUIRE__TEMPLATE_CHATML, true},
+        {NULL, "<|begin_of_text|>", "<|start_header_id|>", QUIRE__TEMPLATE_LLAMA3, false},
+        {"<bos>", "<bos>", "<|start_header_id|>", QUIRE__TEMPLATE_LLAMA3, false},
+        {"<|begin_of_text|>", "<|begin_of_text|>", "<|start_header_id|>", QUIRE__TEMPLATE_LLAMA3,
+         true},
+        {"<bos>", "<bos>", "<start_of_turn>", QUIRE__TEMPLATE_GEMMA, true},
+        {NULL, "<bos>", "<start_of_turn>", QUIRE__TEMPLATE_GEMMA, false},
     };
     for (size_t i = 0; i < QT_LEN(cases); i++) {
         struct fixture f;
