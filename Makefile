@@ -8,7 +8,7 @@ MAKEFLAGS += --no-print-directory
 # A prompt may hold quotes, dollars and newlines: it goes through the environment as it is, and
 # neither make nor a shell reads it again.
 ifeq ($(origin PROMPT),undefined)
-PROMPT := Why do leaves change their colour in autumn?
+PROMPT := Why is the sky blue? Answer in two sentences.
 endif
 export QUIRE_DEMO_PROMPT := $(value PROMPT)
 export QUIRE_DEMO_MODEL := $(value MODEL)
@@ -28,7 +28,7 @@ demo:
 	@scripts/setup.sh demo
 	@scripts/build.sh release
 	@model=$${QUIRE_DEMO_MODEL:-$$(scripts/get_model.sh)} && \
-	build/release/quire run -m "$$model" -p "$$QUIRE_DEMO_PROMPT" --stats
+	build/release/quire run -m "$$model" -p "$$QUIRE_DEMO_PROMPT" --temp 0.3 --seed 1 --stats
 
 test:
 	@scripts/setup.sh test

@@ -14,4 +14,5 @@ cmake --preset "$preset" --log-level=NOTICE >"$log" || {
     cat "$log" >&2
     exit 1
 }
-cmake --build --preset "$preset" ${1:+--target "$@"} -- --quiet
+cmake --build --preset "$preset" ${1:+--target "$@"} -- --quiet |
+    { grep -v '^ninja: no work to do' || true; }
