@@ -149,6 +149,9 @@ struct quire__kernels {
 #define QUIRE__LEVEL_LIST(X) X(ref) X(generic)
 #endif
 
+#define QUIRE__COUNT_LEVEL(name) +1
+enum { QUIRE__NUM_LEVELS = 0 QUIRE__LEVEL_LIST(QUIRE__COUNT_LEVEL) };
+
 #define QUIRE__LEVEL_TABLE(name) extern const struct quire__kernels quire__kernels_##name;
 QUIRE__LEVEL_LIST(QUIRE__LEVEL_TABLE)
 #undef QUIRE__LEVEL_TABLE

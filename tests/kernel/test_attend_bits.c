@@ -1,0 +1,162 @@
+/* test_attend_bits.c - the same query gives the same bits, however it is asked.
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * The first answer is that of the whole prompt at once, on one thread, in the contiguous layout. At
+ * the same level every other way must give equal bytes: other block sizes, other chunks, other
+ * sequences in the batch, other numbers of threads. */
+#include "kernel_fixture.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { TOKENS = 1100, HEADS = 6, KV_HEADS = 2, DIM = 40, DIM_V = 24, ROW = HEADS * DIM_V };
+
+struct fixture {
+    const char *level;
+    struct kt_shape shape;
+    struct kt_params params;
+    float *out, *lse; /* of the whole prompt of slot 0 */
+};
+
+static void compare(const struct fixture *f, const char *what, uint32_t detail, uint32_t first,
+                    uint32_t count, const float *out, const float *lse)
+{
+    bool same = memcmp(out, f->out + (size_t)first * ROW, count * ROW * sizeof(float)) == 0 &&
+                memcmp(lse, f->lse + (size_t)first * HEADS, count * HEADS * sizeof(float)) == 0;
+    if (!same)
+        fail_msg("%s %u: positions %u .. %u differ at level %s (window %u, dtypes %u %u)", what,
+                 detail, first, first + count, f->level, f->shape.window, f->shape.dtype_k,
+                 f->shape.dtype_v);
+}
+
+static void whole(struct fixture *f)
+{
+    struct quire_backend *backend = kt_backend(f->level, 1);
+    struct kt_cache cache;
+    struct kt_part part = {0, 0, TOKENS};
+    f->shape.block = 0;
+    f->out = qt_alloc(TOKENS * ROW * sizeof(float));
+    f->lse = qt_alloc(TOKENS * HEADS * sizeof(float));
+    kt_cache_open(&cache, backend, &f->shape, TOKENS, 77);
+    kt_cache_step(&cache, &part, 1, &f->params, f->out, f->lse);
+    kt_cache_check(&cache, &part, 1, &f->params, f->out, f->lse, 499);
+    kt_cache_close(&cache);
+    quire_backend_destroy(backend);
+}
+
+/* The prompt in pieces; chunk 0: of random sizes. */
+static void in_chunks(const struct fixture *f, uint32_t threads, uint32_t block, uint32_t chunk)
+{
+    struct quire_backend *backend = kt_backend(f->level, threads);
+    struct kt_shape shape = f->shape;
+    struct kt_cache cache;
+    struct qt_random random = {threads * 1000 + block};
+    float *out = qt_alloc(TOKENS * ROW * sizeof(float));
+    float *lse = qt_alloc(TOKENS * HEADS * sizeof(float));
+    shape.block = block;
+    kt_cache_open(&cache, backend, &shape, TOKENS, 77);
+    for (uint32_t at = 0; at < TOKENS;) {
+        uint32_t n = chunk != 0 ? chunk : 1 + qt_below(&random, 200);
+        n = n < TOKENS - at ? n : TOKENS - at;
+        struct kt_part part = {0, at, n};
+        kt_cache_step(&cache, &part, 1, &f->params, out, lse);
+        compare(f, "chunk of a prompt, block size", block, at, n, out, lse);
+        at += n;
+    }
+    kt_cache_close(&cache);
+    quire_backend_destroy(backend);
+    qt_free(out);
+    qt_free(lse);
+}
+
+/* Single tokens and short runs of slot 0 beside other sequences, at varying rows of the batch. */
+static void in_batches(const struct fixture *f, uint32_t threads)
+{
+    struct quire_backend *backend = kt_backend(f->level, threads);
+    struct kt_shape shape = f->shape;
+    struct kt_cache cache;
+    shape.block = 16;
+    kt_cache_open(&cache, backend, &shape, TOKENS, 77);
+    for (uint32_t slot = 0; slot < KT_SLOTS; slot++)
+        kt_cache_fill(&cache, slot, TOKENS);
+    float *out = qt_alloc(4 * 128 * ROW * sizeof(float));
+    float *lse = qt_alloc(4 * 128 * HEADS * sizeof(float));
+    static const uint32_t starts[] = {0, 63, 64, 500, 511, 512, 1023, 1024, 1090};
+    for (uint32_t i = 0; i < QT_LEN(starts); i++) {
+        uint32_t others = i % 4, row = 0, count = 1 + i * i % 10;
+        struct kt_part parts[KT_SLOTS];
+        for (uint32_t o = 0; o < others; o++) {
+            uint32_t n = o % 2 == 0 ? 1 : 100;
+            parts[o] = (struct kt_part){o + 1, (i * 211 + o * 97) % 1000, n};
+            row += n;
+        }
+        parts[others] = (struct kt_part){0, starts[i], count};
+        kt_cache_attend(&cache, parts, others + 1, &f->params, out, lse);
+        compare(f, "beside other sequences:", others, starts[i], count, out + (size_t)row * ROW,
+                lse + (size_t)row * HEADS);
+    }
+    kt_cache_close(&cache);
+    quire_backend_destroy(backend);
+    qt_free(out);
+    qt_free(lse);
+}
+
+static void every_way(struct fixture *f)
+{
+    static const uint32_t blocks[] = {1, 7, 16, 64, 256};
+    static const uint32_t threads[] = {1, 2, 5};
+    whole(f);
+    for (uint32_t t = 0; t < QT_LEN(threads); t++) {
+        in_chunks(f, threads[t], 0, TOKENS);
+        in_batches(f, threads[t]);
+    }
+    for (uint32_t b = 0; b < QT_LEN(blocks); b++)
+        in_chunks(f, 1 + b % 2, blocks[b], 0);
+    in_chunks(f, 2, 16, 1);
+    qt_free(f->out);
+    qt_free(f->lse);
+}
+
+static void at_every_level(const struct kt_shape *shape, const struct kt_params *params)
+{
+    const struct quire__kernels *kernels;
+    for (uint32_t i = 0; (kernels = kt_level(i)) != NULL; i++) {
+        struct fixture f = {.level = kernels->level, .shape = *shape, .params = *params};
+        every_way(&f);
+    }
+}
+
+static void full_attention(void **state)
+{
+    (void)state;
+    at_every_level(&(struct kt_shape){HEADS, KV_HEADS, DIM, DIM_V, 0, QUIRE_F16, QUIRE_F16, 0, 0},
+                   &(struct kt_params){0});
+}
+
+static void windows_with_sinks_and_biases(void **state)
+{
+    (void)state;
+    at_every_level(
+        &(struct kt_shape){HEADS, KV_HEADS, DIM, DIM_V, 0, QUIRE_F32, QUIRE_BF16, 100, 70},
+        &(struct kt_params){.softcap = 8.0f, .alibi = true, .sink_logits = true});
+}
+
+/* One head for each K/V head, and one K/V head for all: other units, the same bits. */
+static void without_groups(void **state)
+{
+    (void)state;
+    at_every_level(&(struct kt_shape){HEADS, HEADS, DIM, DIM_V, 0, QUIRE_BF16, QUIRE_F16, 600, 0},
+                   &(struct kt_params){.scale = 0.5f});
+    at_every_level(&(struct kt_shape){HEADS, 1, DIM, DIM_V, 0, QUIRE_F16, QUIRE_F32, 0, 0},
+                   &(struct kt_params){0});
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(full_attention),
+        cmocka_unit_test(windows_with_sinks_and_biases),
+        cmocka_unit_test(without_groups),
+    };
+    return cmocka_run_group_tests_name("kernel/attend_bits", tests, NULL, NULL);
+}
