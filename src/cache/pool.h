@@ -110,6 +110,10 @@ static inline uint64_t quire__pool_row(const struct quire_pool *pool, uint32_t t
     return ((uint64_t)table * pool->max_seqs + slot) * pool->layout.max_blocks;
 }
 
+/* S2 from the start: every slot on the device holds QUIRE_BLOCK_NONE, whose bytes are all 0xff; or,
+ * contiguous, the one page of its sequence. */
+quire_status quire__pool_fill_tables(struct quire_pool *pool);
+
 /* The live sequence that a handle names; NULL for a stale one. */
 struct quire__seq *quire__seq_find(struct quire_pool *pool, quire_seq seq);
 /* Slot of a sequence. */
