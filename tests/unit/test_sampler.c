@@ -262,8 +262,8 @@ static void test_seed(void **state)
     quire__sampler_destroy(other);
 }
 
-/* The first draws of one seed, computed apart from this code: a seed that somebody wrote down goes on
- * giving its text. */
+/* The first draws of one seed, computed apart from this code: a seed that somebody wrote down goes
+ * on giving its text. */
 static void test_seed_stays(void **state)
 {
     (void)state;

@@ -154,19 +154,32 @@ static void fill_tokens(uint32_t *tokens, uint64_t count, uint32_t vocabulary)
     }
 }
 
+static uint32_t longest_run(const struct options *options)
+{
+    return options->prompt > options->generate ? options->prompt : options->generate;
+}
+
+static int check_depths(const struct engine *engine, const struct options *options)
+{
+    const uint32_t context = quire__model_shapes(engine->model)->context_length;
+    for (uint32_t i = 0; i < options->depths.count; i++) {
+        uint32_t depth = options->depths.values[i];
+        if ((uint64_t)depth + longest_run(options) > context) {
+            cli_error("--depth %u with %u more tokens passes the model's context of %u: ask for "
+                      "less",
+                      depth, longest_run(options), context);
+            return CLI_BAD_DATA;
+        }
+    }
+    return CLI_OK;
+}
+
 static int run_row(struct engine *engine, const struct options *options, struct row *row)
 {
     struct bench bench = {
         .engine = engine, .options = options, .depth = row->depth, .batch = row->batch};
-    const uint32_t longest =
-        options->prompt > options->generate ? options->prompt : options->generate;
-    const uint64_t positions = (uint64_t)row->depth + longest;
+    const uint64_t positions = (uint64_t)row->depth + longest_run(options);
     const struct quire__shapes *shapes = quire__model_shapes(engine->model);
-    if (positions > shapes->context_length) {
-        cli_error("--depth %u with %u more tokens passes the model's context of %u: ask for less",
-                  row->depth, longest, shapes->context_length);
-        return CLI_BAD_DATA;
-    }
     engine->context = (uint32_t)positions;
     bench.tokens = quire__calloc(positions, sizeof *bench.tokens);
     if (bench.tokens == NULL) {
@@ -196,6 +209,8 @@ static int run(struct engine *engine, const struct options *options)
     int result = engine_open_file(engine, &options->engine, false);
     if (result == CLI_OK)
         result = engine_open_model(engine);
+    if (result == CLI_OK)
+        result = check_depths(engine, options);
     if (result != CLI_OK)
         return result;
     json_t *rows = json_array();

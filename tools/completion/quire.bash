@@ -1,0 +1,57 @@
+# quire.bash - completion of the quire command for bash.
+# SPDX-License-Identifier: Apache-2.0
+
+# Words of each command; a test compares them with what --help lists.
+_quire_words()
+{
+    local cache="-m --threads --layout --block-size --kv" words=
+    local engine="$cache -c --kv-memory"
+    case $1 in
+    "") words="run tokenize eval info bench --version" ;;
+    run)
+        words="-p -f --ids -n --temp --top-k --top-p --min-p --repeat-penalty --seed --raw"
+        words+=" --system --template --stats --json $engine"
+        ;;
+    tokenize) words="-p -f --decode --bos -m" ;;
+    eval) words="-f --ids --chunks --logits --json $engine" ;;
+    info) words="--json" ;;
+    bench) words="model cache" ;;
+    "bench model") words="--depth --batch --prompt --generate --runs --json $cache" ;;
+    "bench cache") words="--runs --json" ;;
+    esac
+    printf '%s' "$words --help"
+}
+
+_quire()
+{
+    local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} command=
+    COMPREPLY=()
+    if ((COMP_CWORD > 1)); then
+        command=${COMP_WORDS[1]}
+    fi
+    if [ "$command" = bench ] && ((COMP_CWORD > 2)); then
+        command="bench ${COMP_WORDS[2]}"
+    fi
+    case $before in
+    -m | -f | --ids | --logits)
+        compopt -o filenames 2>/dev/null
+        mapfile -t COMPREPLY < <(compgen -f -- "$word")
+        return
+        ;;
+    --layout) mapfile -t COMPREPLY < <(compgen -W "auto paged contiguous" -- "$word") ;;
+    --kv) mapfile -t COMPREPLY < <(compgen -W "f32 f16 bf16" -- "$word") ;;
+    --template) mapfile -t COMPREPLY < <(compgen -W "chatml llama3 gemma" -- "$word") ;;
+    -p | -n | -c | --temp | --top-k | --top-p | --min-p | --repeat-penalty | --seed | --system | \
+        --threads | --block-size | --kv-memory | --chunks | --depth | --batch | --prompt | \
+        --generate | --runs) ;;
+    *)
+        mapfile -t COMPREPLY < <(compgen -W "$(_quire_words "$command")" -- "$word")
+        if [ "$command" = info ] && [[ $word != -* ]]; then
+            compopt -o filenames 2>/dev/null
+            mapfile -t COMPREPLY < <(compgen -f -- "$word")
+        fi
+        ;;
+    esac
+}
+
+complete -F _quire quire
