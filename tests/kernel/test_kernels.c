@@ -1,0 +1,770 @@
+/* test_kernels.c - every kernel of the list, at every level, against f64 or against ref.
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * The list of kernels makes the table of checks below, so a kernel without a check does not build.
+ * u is the unit roundoff; a sum of n products in any order is off by n u sum |terms| at most
+ * (N. J. Higham, Accuracy and Stability of Numerical Algorithms, section 3.1). */
+#include "kernel_fixture.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#define U KT_U
+
+struct bench {
+    const struct quire__kernels *k, *ref;
+    struct qt_random random;
+};
+
+static const uint32_t sizes[] = {1, 2, 3, 7, 15, 16, 17, 31, 33, 64, 80, 127, 500};
+
+static void near(const struct bench *b, const char *what, size_t at, double got, double want,
+                 double bound)
+{
+    if (!(fabs(got - want) <= bound))
+        fail_msg("%s at level %s: element %zu is %.9g, not %.9g (bound %.3g)", what, b->k->level,
+                 at, got, want, bound);
+}
+
+static void same(const struct bench *b, const char *what, size_t n, const void *got,
+                 const void *want, size_t bytes)
+{
+    if (memcmp(got, want, bytes) != 0)
+        fail_msg("%s at level %s, n %zu: the bytes differ from ref", what, b->k->level, n);
+}
+
+/* ---- conversions ---- */
+
+typedef void load_fn(float *to, const uint16_t *from, size_t n);
+typedef void store_fn(uint16_t *to, const float *from, size_t n);
+
+static void check_load(struct bench *b, load_fn *load, load_fn *ref, uint32_t dtype)
+{
+    struct kt_guard from = kt_guard_new(65536 * 2), to = kt_guard_new(65536 * 4);
+    struct kt_guard wanted = kt_guard_new(65536 * 4);
+    uint16_t *halves = from.data;
+    float *want = wanted.data;
+    for (uint32_t i = 0; i < 65536; i++)
+        halves[i] = (uint16_t)i;
+    load(to.data, halves, 65536);
+    ref(want, halves, 65536);
+    same(b, "load", 65536, to.data, want, 65536 * 4);
+    for (uint32_t i = 0; i < 65536; i++) {
+        double exact = qt_load(dtype, &halves[i]);
+        if (!(isnan(exact) ? isnan(want[i]) : exact == (double)want[i]))
+            fail_msg("ref loads half %04x as %g, not %g", i, (double)want[i], exact);
+    }
+    for (size_t i = 0; i < QT_LEN(sizes); i++) { /* ends, at every alignment */
+        size_t n = sizes[i];
+        load((float *)to.data + (65536 - n), halves + (65536 - n), n);
+        same(b, "load", n, (float *)to.data + (65536 - n), want + (65536 - n), n * 4);
+    }
+    kt_guard_free(&from);
+    kt_guard_free(&to);
+    kt_guard_free(&wanted);
+}
+
+static void check_load_f16(struct bench *b)
+{
+    check_load(b, b->k->load_f16, b->ref->load_f16, QUIRE_F16);
+}
+
+static void check_load_bf16(struct bench *b)
+{
+    check_load(b, b->k->load_bf16, b->ref->load_bf16, QUIRE_BF16);
+}
+
+/* Every half, the middle between it and the next, and the f32 on both sides of that; then random
+ * bit patterns, NaN and infinities among them. */
+static void check_store(struct bench *b, store_fn *store, store_fn *ref, uint32_t dtype)
+{
+    enum { N = 65536 * 4 + 500000 };
+    struct kt_guard from = kt_guard_new(N * 4), to = kt_guard_new(N * 2);
+    struct kt_guard wanted = kt_guard_new(N * 2);
+    uint32_t *bits = from.data;
+    for (uint32_t i = 0; i < 65536; i++) {
+        uint16_t half = (uint16_t)i, next = (uint16_t)(i + 1);
+        float middle = (float)((qt_load(dtype, &half) + qt_load(dtype, &next)) / 2);
+        float value = (float)qt_load(dtype, &half);
+        memcpy(&bits[4 * i], &value, 4);
+        memcpy(&bits[4 * i + 1], &middle, 4);
+        bits[4 * i + 2] = bits[4 * i + 1] + 1;
+        bits[4 * i + 3] = bits[4 * i + 1] - 1;
+    }
+    for (uint32_t i = 65536 * 4; i < N; i++)
+        bits[i] = (uint32_t)qt_next(&b->random);
+    store(to.data, from.data, N);
+    ref(wanted.data, from.data, N);
+    same(b, "store", N, to.data, wanted.data, N * 2);
+    for (uint32_t i = 0; i < N; i++) {
+        uint16_t exact;
+        float value = ((float *)from.data)[i];
+        qt_store(dtype, value, &exact);
+        if (!isnan(value) && exact != ((uint16_t *)wanted.data)[i])
+            fail_msg("ref stores %a as %04x, not %04x", (double)value, ((uint16_t *)wanted.data)[i],
+                     exact);
+        if (isnan(value) && !isnan(qt_load(dtype, (uint16_t *)wanted.data + i)))
+            fail_msg("ref stores a NaN as %04x", ((uint16_t *)wanted.data)[i]);
+    }
+    for (size_t i = 0; i < QT_LEN(sizes); i++) {
+        size_t n = sizes[i];
+        store((uint16_t *)to.data + (N - n), (float *)from.data + (N - n), n);
+        same(b, "store", n, (uint16_t *)to.data + (N - n), (uint16_t *)wanted.data + (N - n),
+             n * 2);
+    }
+    kt_guard_free(&from);
+    kt_guard_free(&to);
+    kt_guard_free(&wanted);
+}
+
+static void check_store_f16(struct bench *b)
+{
+    check_store(b, b->k->store_f16, b->ref->store_f16, QUIRE_F16);
+}
+
+static void check_store_bf16(struct bench *b)
+{
+    check_store(b, b->k->store_bf16, b->ref->store_bf16, QUIRE_BF16);
+}
+
+/* ---- rows of a tile ---- */
+
+/* K or V rows of one tile: each ends at a page that must not be touched; some are missing. */
+struct rows {
+    uint32_t n, dim, dtype;
+    const void *at[QUIRE__TILE];
+    struct kt_guard guards[QUIRE__TILE];
+};
+
+static void rows_open(struct rows *rows, struct bench *b, uint32_t dtype, uint32_t n, uint32_t dim)
+{
+    uint32_t bytes = quire_dtype_bytes(dtype);
+    *rows = (struct rows){.n = n, .dim = dim, .dtype = dtype};
+    for (uint32_t p = 0; p < n; p++) {
+        if (qt_chance(&b->random, 15))
+            continue;
+        rows->guards[p] = kt_guard_new((size_t)dim * bytes);
+        rows->at[p] = rows->guards[p].data;
+        for (uint32_t d = 0; d < dim; d++)
+            qt_store(dtype, qt_unit(qt_next(&b->random)),
+                     (uint8_t *)rows->guards[p].data + (size_t)d * bytes);
+    }
+}
+
+static void rows_close(struct rows *rows)
+{
+    for (uint32_t p = 0; p < rows->n; p++) {
+        if (rows->at[p] != NULL)
+            kt_guard_free(&rows->guards[p]);
+    }
+}
+
+static double row_element(const struct rows *rows, uint32_t p, uint32_t d)
+{
+    if (p >= rows->n || rows->at[p] == NULL)
+        return 0;
+    return qt_load(rows->dtype,
+                   (const uint8_t *)rows->at[p] + (size_t)d * quire_dtype_bytes(rows->dtype));
+}
+
+static const uint32_t tile_sizes[] = {1, 5, 16, 17, 63, 64};
+static const uint32_t row_dims[] = {1, 7, 16, 33, 64, 80, 112, 256};
+
+typedef void keys_fn(float *keys, const void *const *rows, uint32_t n, uint32_t dim);
+typedef void values_fn(float *values, size_t stride, const void *const *rows, uint32_t n,
+                       uint32_t dim);
+
+static void check_keys(struct bench *b, keys_fn *keys, uint32_t dtype)
+{
+    for (size_t i = 0; i < QT_LEN(tile_sizes) * QT_LEN(row_dims); i++) {
+        uint32_t n = tile_sizes[i % QT_LEN(tile_sizes)], dim = row_dims[i / QT_LEN(tile_sizes)];
+        struct rows rows;
+        struct kt_guard to = kt_guard_new((size_t)dim * QUIRE__TILE * 4);
+        rows_open(&rows, b, dtype, n, dim);
+        keys(to.data, rows.at, n, dim);
+        for (uint32_t d = 0; d < dim; d++) {
+            for (uint32_t p = 0; p < (n + 15) / 16 * 16; p++)
+                near(b, "keys", d, (double)((float *)to.data)[d * QUIRE__TILE + p],
+                     row_element(&rows, p, d), 0);
+        }
+        rows_close(&rows);
+        kt_guard_free(&to);
+    }
+}
+
+static void check_values(struct bench *b, values_fn *values, uint32_t dtype)
+{
+    for (size_t i = 0; i < QT_LEN(tile_sizes) * QT_LEN(row_dims); i++) {
+        uint32_t n = tile_sizes[i % QT_LEN(tile_sizes)], dim = row_dims[i / QT_LEN(tile_sizes)];
+        uint32_t stride = (dim + 15) / 16 * 16;
+        struct rows rows;
+        struct kt_guard to = kt_guard_new((size_t)n * stride * 4);
+        rows_open(&rows, b, dtype, n, dim);
+        values(to.data, stride, rows.at, n, dim);
+        for (uint32_t p = 0; p < n; p++) {
+            for (uint32_t d = 0; d < stride && rows.at[p] != NULL; d++)
+                near(b, "values", d, (double)((float *)to.data)[p * stride + d],
+                     d < dim ? row_element(&rows, p, d) : 0, 0);
+        }
+        rows_close(&rows);
+        kt_guard_free(&to);
+    }
+}
+
+static void check_keys_f32(struct bench *b)
+{
+    check_keys(b, b->k->keys_f32, QUIRE_F32);
+}
+
+static void check_keys_f16(struct bench *b)
+{
+    check_keys(b, b->k->keys_f16, QUIRE_F16);
+}
+
+static void check_keys_bf16(struct bench *b)
+{
+    check_keys(b, b->k->keys_bf16, QUIRE_BF16);
+}
+
+static void check_values_f32(struct bench *b)
+{
+    check_values(b, b->k->values_f32, QUIRE_F32);
+}
+
+static void check_values_f16(struct bench *b)
+{
+    check_values(b, b->k->values_f16, QUIRE_F16);
+}
+
+static void check_values_bf16(struct bench *b)
+{
+    check_values(b, b->k->values_bf16, QUIRE_BF16);
+}
+
+/* ---- one tile ---- */
+
+enum { ROWS_MAX = 17 };
+
+struct tile_case {
+    struct quire__tile tile;
+    struct kt_guard q, keys, values, s, state;
+    uint64_t mask[ROWS_MAX];
+    float slope[ROWS_MAX], distance[ROWS_MAX];
+    size_t state_floats;
+};
+
+static void tile_open(struct tile_case *c, struct bench *b, uint32_t rows, uint32_t positions,
+                      uint32_t dim)
+{
+    uint32_t dim_v = (dim + 15) / 16 * 16;
+    *c = (struct tile_case){.state_floats = QUIRE__STATE_HEAD + dim_v};
+    c->tile = (struct quire__tile){
+        .rows = rows, .positions = positions, .dim = dim, .dim_v = dim_v, .mask = c->mask};
+    c->tile.q = kt_floats(&c->q, &b->random, (size_t)rows * dim, 1);
+    c->tile.keys = kt_floats(&c->keys, &b->random, (size_t)dim * QUIRE__TILE, 1);
+    float *values = kt_floats(&c->values, &b->random, (size_t)QUIRE__TILE * dim_v, 1);
+    c->tile.values = values;
+    c->tile.s = kt_floats(&c->s, &b->random, (size_t)rows * QUIRE__TILE, 6);
+    c->tile.state = kt_floats(&c->state, &b->random, rows * c->state_floats, 1);
+    uint64_t seen = 0, below = UINT64_MAX >> (QUIRE__TILE - positions);
+    for (uint32_t r = 0; r < rows; r++) {
+        uint64_t mask = qt_next(&b->random);
+        mask = r % 5 == 0 ? UINT64_MAX : r % 5 == 1 ? mask : r % 5 == 4 ? 0 : UINT64_MAX >> 3;
+        c->mask[r] = mask & below;
+        seen |= c->mask[r];
+        c->slope[r] = 0.25f;
+        c->distance[r] = -(float)qt_below(&b->random, 1000);
+        float *state = c->tile.state + r * c->state_floats;
+        bool first = r % 2 == 0;
+        state[QUIRE__STATE_MAX] = first ? -INFINITY : 3 * qt_unit(qt_next(&b->random));
+        state[QUIRE__STATE_SUM] = first ? 0 : 1.5f;
+        state[QUIRE__STATE_ALPHA] = 0.75f;
+    }
+    for (uint32_t p = 0; p < QUIRE__TILE; p++) {
+        for (uint32_t d = 0; d < dim_v && (seen >> p & 1) == 0; d++)
+            values[(size_t)p * dim_v + d] = NAN;
+    }
+}
+
+static void tile_close(struct tile_case *c)
+{
+    kt_guard_free(&c->q);
+    kt_guard_free(&c->keys);
+    kt_guard_free(&c->values);
+    kt_guard_free(&c->s);
+    kt_guard_free(&c->state);
+}
+
+/* Calls check for rows 1 .. 17 and all kinds of tiles. */
+static void for_tiles(struct bench *b, void (*check)(struct bench *b, struct tile_case *c))
+{
+    for (uint32_t rows = 1; rows <= ROWS_MAX; rows++) {
+        struct tile_case c;
+        tile_open(&c, b, rows, tile_sizes[rows % QT_LEN(tile_sizes)],
+                  row_dims[rows % QT_LEN(row_dims)]);
+        check(b, &c);
+        tile_close(&c);
+    }
+}
+
+static void scores_once(struct bench *b, struct tile_case *c)
+{
+    const struct quire__tile *t = &c->tile;
+    b->k->scores(t);
+    for (uint32_t r = 0; r < t->rows; r++) {
+        for (uint32_t p = 0; p < t->positions; p++) {
+            double sum = 0, size = 0;
+            for (uint32_t d = 0; d < t->dim; d++) {
+                double x = (double)t->q[r * t->dim + d] * (double)t->keys[d * QUIRE__TILE + p];
+                sum += x;
+                size += fabs(x);
+            }
+            near(b, "scores", p, (double)t->s[r * QUIRE__TILE + p], sum, (t->dim + 1) * U * size);
+        }
+    }
+}
+
+static void check_scores(struct bench *b)
+{
+    for_tiles(b, scores_once);
+}
+
+/* The logit of one position and how far off it may be, as in kernel_fixture.c. */
+static double logit(const struct quire__tile *t, uint32_t r, uint32_t p, double s, double *error)
+{
+    *error = 0;
+    if (t->softcap != 0.0f) {
+        s = (double)t->softcap * tanh(s / (double)t->softcap);
+        *error += 10 * U * (double)t->softcap;
+    }
+    if (t->slope != NULL) {
+        double bias = (double)t->slope[r] * ((double)t->distance[r] + p);
+        s += bias;
+        *error += 2 * U * (fabs(bias) + fabs(s));
+    }
+    return s;
+}
+
+static void softmax_row_check(struct bench *b, const struct tile_case *c, uint32_t r,
+                              const float *before, const float *state_before)
+{
+    const struct quire__tile *t = &c->tile;
+    const float *s = t->s + (size_t)r * QUIRE__TILE, *state = t->state + r * c->state_floats;
+    if (c->mask[r] == 0) {
+        same(b, "softmax of a row that sees nothing", r, s, before, QUIRE__TILE * 4);
+        same(b, "softmax of a row that sees nothing", r, state, state_before, c->state_floats * 4);
+        return;
+    }
+    double max = (double)state_before[QUIRE__STATE_MAX], sum = 0, slack = 0, error;
+    for (uint32_t p = 0; p < QUIRE__TILE; p++) {
+        if ((c->mask[r] >> p & 1) != 0)
+            max = fmax(max, logit(t, r, p, (double)before[p], &error));
+    }
+    near(b, "softmax: max", r, (double)state[QUIRE__STATE_MAX], max,
+         20 * U * (fabs(max) + (double)t->softcap + 250));
+    max = (double)state[QUIRE__STATE_MAX]; /* its rounding cancels */
+    for (uint32_t p = 0; p < QUIRE__TILE; p++) {
+        double want = 0;
+        if ((c->mask[r] >> p & 1) != 0) {
+            double x = logit(t, r, p, (double)before[p], &error);
+            want = exp(x - max);
+            error = want * (error + U * fabs(x - max) + 4 * U) * 1.1 + 1e-37;
+            near(b, "softmax: weight", p, (double)s[p], want, error);
+            sum += want;
+            slack += error;
+        } else {
+            near(b, "softmax: hidden weight", p, (double)s[p], 0, 0);
+        }
+    }
+    double alpha = exp((double)state_before[QUIRE__STATE_MAX] - max);
+    near(b, "softmax: alpha", r, (double)state[QUIRE__STATE_ALPHA], alpha,
+         alpha * U * (5 + 1.1 * fabs(max - fmax((double)state_before[QUIRE__STATE_MAX], -1e3))) +
+             1e-37);
+    sum += (double)state_before[QUIRE__STATE_SUM] * alpha;
+    near(b, "softmax: sum", r, (double)state[QUIRE__STATE_SUM], sum, slack + 600 * U * sum);
+}
+
+static void softmax_once(struct bench *b, struct tile_case *c)
+{
+    size_t s_bytes = c->tile.rows * QUIRE__TILE * 4;
+    size_t state_bytes = c->tile.rows * c->state_floats * 4;
+    float *s = qt_alloc(s_bytes), *state = qt_alloc(state_bytes);
+    memcpy(s, c->tile.s, s_bytes);
+    memcpy(state, c->tile.state, state_bytes);
+    for (int how = 0; how < 4; how++) {
+        memcpy(c->tile.s, s, s_bytes);
+        memcpy(c->tile.state, state, state_bytes);
+        c->tile.softcap = (how & 1) != 0 ? 3.0f : 0.0f;
+        c->tile.slope = (how & 2) != 0 ? c->slope : NULL;
+        c->tile.distance = c->distance;
+        b->k->softmax(&c->tile);
+        for (uint32_t r = 0; r < c->tile.rows; r++)
+            softmax_row_check(b, c, r, s + r * QUIRE__TILE, state + r * c->state_floats);
+    }
+    qt_free(s);
+    qt_free(state);
+}
+
+static void check_softmax(struct bench *b)
+{
+    for_tiles(b, softmax_once);
+}
+
+static void accumulate_once(struct bench *b, struct tile_case *c)
+{
+    const struct quire__tile *t = &c->tile;
+    size_t bytes = t->rows * c->state_floats * 4;
+    float *before = qt_alloc(bytes);
+    memcpy(before, t->state, bytes);
+    b->k->accumulate(t);
+    for (uint32_t r = 0; r < t->rows; r++) {
+        size_t at = r * c->state_floats + QUIRE__STATE_HEAD;
+        for (uint32_t d = 0; d < t->dim; d++) {
+            double sum = c->mask[r] != 0 ? 0.75 * (double)before[at + d] : (double)before[at + d];
+            double size = fabs(sum);
+            for (uint32_t p = 0; p < QUIRE__TILE; p++) {
+                if ((c->mask[r] >> p & 1) == 0)
+                    continue;
+                double x = (double)t->s[r * QUIRE__TILE + p] * (double)t->values[p * t->dim_v + d];
+                sum += x;
+                size += fabs(x);
+            }
+            near(b, "accumulate", d, (double)t->state[at + d], sum, 67 * U * size);
+        }
+    }
+    qt_free(before);
+}
+
+static void check_accumulate(struct bench *b)
+{
+    for_tiles(b, accumulate_once);
+}
+
+static void merge_once(struct bench *b, float old, float new, uint32_t dim_v)
+{
+    size_t n = QUIRE__STATE_HEAD + dim_v;
+    struct kt_guard total_guard, state_guard;
+    float *total = kt_floats(&total_guard, &b->random, n, 1), *before = qt_alloc(n * 4);
+    float *state = kt_floats(&state_guard, &b->random, n, 1);
+    total[QUIRE__STATE_MAX] = old;
+    state[QUIRE__STATE_MAX] = new;
+    if (old == -INFINITY)
+        memset(total + 1, 0, (n - 1) * 4);
+    memcpy(before, total, n * 4);
+    b->k->merge(total, state, dim_v);
+    double max = fmax((double)old, (double)new);
+    double x = exp((double)old - max), y = exp((double)new - max);
+    double slack = U * (8 + 1.1 * fabs((double)fmaxf(old, -1e3f) - (double)fmaxf(new, -1e3f)));
+    if (new == -INFINITY)
+        same(b, "merge of an empty split", n, total, before, n * 4);
+    else
+        near(b, "merge: max", 0, (double)total[QUIRE__STATE_MAX], max, 0);
+    for (size_t i = QUIRE__STATE_SUM; i < n && new != -INFINITY; i++) {
+        if (i == QUIRE__STATE_ALPHA || (i > QUIRE__STATE_ALPHA && i < QUIRE__STATE_HEAD))
+            continue;
+        double p = x * (double)before[i], q = y * (double)state[i];
+        near(b, "merge", i, (double)total[i], p + q, slack * (fabs(p) + fabs(q)) + 1e-37);
+    }
+    qt_free(before);
+    kt_guard_free(&total_guard);
+    kt_guard_free(&state_guard);
+}
+
+static void check_merge(struct bench *b)
+{
+    static const float maxima[] = {-INFINITY, -90.0f, -1.0f, 0.0f, 2.5f, 1e4f};
+    for (size_t i = 0; i < QT_LEN(maxima) * QT_LEN(maxima); i++)
+        merge_once(b, maxima[i % QT_LEN(maxima)], maxima[i / QT_LEN(maxima)],
+                   16 * (1 + (uint32_t)i % 5));
+}
+
+static void finish_once(struct bench *b, float max, const float *sink, uint32_t dim)
+{
+    uint32_t dim_v = (dim + 15) / 16 * 16;
+    struct kt_guard total_guard, out_guard = kt_guard_new(dim * 4);
+    float *total = kt_floats(&total_guard, &b->random, QUIRE__STATE_HEAD + dim_v, 1);
+    float *out = out_guard.data, lse;
+    total[QUIRE__STATE_MAX] = max;
+    total[QUIRE__STATE_SUM] = max == -INFINITY ? 0.0f : 3.0f;
+    b->k->finish(out, &lse, total, sink, dim);
+    double most = sink != NULL ? fmax((double)max, (double)*sink) : (double)max;
+    double a = max == -INFINITY ? 0 : exp((double)max - most), sum = 3 * a;
+    sum += sink != NULL ? exp((double)*sink - most) : 0;
+    for (uint32_t d = 0; d < dim; d++) {
+        double want = sum > 0 ? (double)total[QUIRE__STATE_HEAD + d] * a / sum : 0;
+        double far = sink != NULL && max != -INFINITY ? fabs((double)max - (double)*sink) : 0;
+        near(b, "finish", d, (double)out[d], want, fabs(want) * U * (16 + 2 * far) + 1e-37);
+    }
+    if (sum > 0)
+        near(b, "finish: lse", 0, (double)lse, most + log(sum), U * (16 + 2 * fabs(most)));
+    else
+        assert_true(lse == -INFINITY);
+    kt_guard_free(&total_guard);
+    kt_guard_free(&out_guard);
+}
+
+static void check_finish(struct bench *b)
+{
+    static const float maxima[] = {-INFINITY, -20.0f, 0.0f, 3.0f, 1e4f};
+    for (size_t i = 0; i < QT_LEN(maxima) * QT_LEN(sizes); i++) {
+        float sink = qt_unit(qt_next(&b->random)) * 5;
+        finish_once(b, maxima[i % QT_LEN(maxima)], i % 2 == 0 ? &sink : NULL,
+                    sizes[i / QT_LEN(maxima)]);
+    }
+}
+
+/* ---- nn ---- */
+
+struct nn_case {
+    struct kt_guard x_guard, up_guard, y_guard;
+    float *x, *up, *y;
+    size_t n;
+};
+
+static void nn_open(struct nn_case *c, struct bench *b, size_t n, float size)
+{
+    c->n = n;
+    c->x = kt_floats(&c->x_guard, &b->random, n, size);
+    c->up = kt_floats(&c->up_guard, &b->random, n, 2);
+    c->y = kt_floats(&c->y_guard, &b->random, n, 1);
+}
+
+static void nn_close(struct nn_case *c)
+{
+    kt_guard_free(&c->x_guard);
+    kt_guard_free(&c->up_guard);
+    kt_guard_free(&c->y_guard);
+}
+
+/* The products are added in some order: off by n u of their sum, which the root halves. */
+static void check_norm(struct bench *b)
+{
+    for (size_t i = 0; i < QT_LEN(sizes); i++) {
+        struct nn_case c;
+        nn_open(&c, b, sizes[i], 3);
+        b->k->norm(c.y, c.x, c.up, c.n, 1e-5f);
+        double sum = 0;
+        for (size_t j = 0; j < c.n; j++)
+            sum += (double)c.x[j] * (double)c.x[j];
+        double scale = 1 / sqrt(sum / (double)c.n + (double)1e-5f);
+        for (size_t j = 0; j < c.n; j++) {
+            double want = (double)c.x[j] * scale * (double)c.up[j];
+            near(b, "norm", j, (double)c.y[j], want, ((double)c.n / 2 + 8) * U * fabs(want));
+        }
+        memcpy(c.y, c.x, c.n * 4); /* in place */
+        b->k->norm(c.y, c.y, c.up, c.n, 1e-5f);
+        b->k->norm(c.x, c.x, c.up, c.n, 1e-5f);
+        same(b, "norm in place", c.n, c.x, c.y, c.n * 4);
+        nn_close(&c);
+    }
+}
+
+static void rotary_check(struct bench *b, bool halves)
+{
+    for (size_t i = 0; i < QT_LEN(sizes); i++) {
+        struct nn_case c;
+        size_t n = (size_t)sizes[i] / 2 * 2;
+        nn_open(&c, b, n, 3);
+        memcpy(c.y, c.x, n * 4);
+        (halves ? b->k->rotary_halves : b->k->rotary_pairs)(c.y, c.up, n);
+        for (size_t j = 0; j < n / 2; j++) {
+            size_t p = halves ? j : 2 * j, q = halves ? j + n / 2 : 2 * j + 1;
+            double x = (double)c.x[p], y = (double)c.x[q];
+            double cosine = (double)c.up[2 * j], sine = (double)c.up[2 * j + 1];
+            near(b, "rotary", p, (double)c.y[p], x * cosine - y * sine,
+                 2 * U * (fabs(x * cosine) + fabs(y * sine)));
+            near(b, "rotary", q, (double)c.y[q], x * sine + y * cosine,
+                 2 * U * (fabs(x * sine) + fabs(y * cosine)));
+        }
+        nn_close(&c);
+    }
+}
+
+static void check_rotary_pairs(struct bench *b)
+{
+    rotary_check(b, false);
+}
+
+static void check_rotary_halves(struct bench *b)
+{
+    rotary_check(b, true);
+}
+
+/* exp is off by 4 u, the sum, quotient and product by u each: 7 u. Below exp's range the result is
+ * 0 where x exp(x) would still be subnormal: 1e-35 covers it. */
+static void check_silu(struct bench *b)
+{
+    static const float ranges[] = {1e-3f, 3.0f, 30.0f, 200.0f};
+    for (size_t i = 0; i < QT_LEN(sizes) * QT_LEN(ranges); i++) {
+        struct nn_case c;
+        nn_open(&c, b, sizes[i / QT_LEN(ranges)], ranges[i % QT_LEN(ranges)]);
+        b->k->silu(c.y, c.x, c.up, c.n);
+        for (size_t j = 0; j < c.n; j++) {
+            double x = (double)c.x[j], want = x / (1 + exp(-x)) * (double)c.up[j];
+            near(b, "silu", j, (double)c.y[j], want, 7.1 * U * fabs(want) + 1e-35);
+        }
+        nn_close(&c);
+    }
+}
+
+/* The exponent a = -2u takes 5 u |a| with it into exp, damped by e / (1 + e). */
+static void check_gelu(struct bench *b)
+{
+    static const float ranges[] = {1e-3f, 3.0f, 10.0f, 200.0f};
+    for (size_t i = 0; i < QT_LEN(sizes) * QT_LEN(ranges); i++) {
+        struct nn_case c;
+        nn_open(&c, b, sizes[i / QT_LEN(ranges)], ranges[i % QT_LEN(ranges)]);
+        b->k->gelu(c.y, c.x, c.up, c.n);
+        for (size_t j = 0; j < c.n; j++) {
+            double x = (double)c.x[j];
+            double a = -2 * sqrt(2 / 3.14159265358979323846) * (x + 0.044715 * x * x * x);
+            double e = exp(a), want = x / (1 + e) * (double)c.up[j];
+            double damped = isinf(e) ? 1 : e / (1 + e);
+            near(b, "gelu", j, (double)c.y[j], want,
+                 (7.1 + 5.5 * fabs(a) * damped) * U * fabs(want) + 1e-35);
+        }
+        nn_close(&c);
+    }
+}
+
+static void check_add(struct bench *b)
+{
+    for (size_t i = 0; i < QT_LEN(sizes); i++) {
+        struct nn_case c;
+        nn_open(&c, b, sizes[i], 3);
+        float *before = qt_alloc(c.n * 4);
+        memcpy(before, c.y, c.n * 4);
+        b->k->add(c.y, c.x, c.n);
+        for (size_t j = 0; j < c.n; j++)
+            near(b, "add", j, (double)c.y[j], (double)(before[j] + c.x[j]), 0);
+        qt_free(before);
+        nn_close(&c);
+    }
+}
+
+static void check_argmax(struct bench *b)
+{
+    for (size_t i = 0; i < QT_LEN(sizes); i++) {
+        struct nn_case c;
+        uint32_t at = UINT32_MAX, first = qt_below(&b->random, sizes[i]);
+        nn_open(&c, b, sizes[i], 3);
+        c.x[first] = 5;
+        for (size_t j = first; j < c.n; j += 3) /* a tie: the lowest wins */
+            c.x[j] = 5;
+        if (first > 0)
+            c.x[first - 1] = NAN; /* is never the largest */
+        b->k->argmax(&at, c.x, c.n);
+        assert_int_equal(at, first);
+        for (size_t j = 0; j < c.n; j++)
+            c.x[j] = -INFINITY;
+        b->k->argmax(&at, c.x, c.n);
+        assert_int_equal(at, 0);
+        for (size_t j = 0; j < c.n; j++)
+            c.x[j] = NAN;
+        b->k->argmax(&at, c.x, c.n);
+        assert_int_equal(at, 0);
+        nn_close(&c);
+    }
+}
+
+/* Rows and tokens around every register tile, columns around every vector; then the same row alone,
+ * whose bits must be the same. */
+static void check_panel_dot(struct bench *b)
+{
+    for (uint32_t i = 0; i < 60; i++) {
+        uint32_t rows = 1 + i % 9, tokens = 1 + i * 5 % 14, columns = sizes[i % QT_LEN(sizes)];
+        struct kt_guard w_guard, x_guard, y_guard = kt_guard_new((size_t)rows * tokens * 4);
+        float *w = kt_floats(&w_guard, &b->random, (size_t)rows * columns, 1);
+        float *x = kt_floats(&x_guard, &b->random, (size_t)tokens * columns, 1);
+        float *y = y_guard.data;
+        struct quire__linear task = {
+            (const uint8_t *)w, columns * 4, x, columns, y, rows, columns, rows, tokens};
+        b->k->panel_dot(&task);
+        for (uint32_t j = 0; j < rows * tokens; j++) {
+            uint32_t r = j % rows, t = j / rows;
+            double sum = 0, size = 0;
+            for (uint32_t d = 0; d < columns; d++) {
+                double z = (double)w[r * columns + d] * (double)x[t * columns + d];
+                sum += z;
+                size += fabs(z);
+            }
+            near(b, "panel_dot", j, (double)y[j], sum, (columns + 1) * U * size);
+            float alone;
+            struct quire__linear one = {(const uint8_t *)(w + r * columns),
+                                        columns * 4,
+                                        x + t * columns,
+                                        columns,
+                                        &alone,
+                                        1,
+                                        columns,
+                                        1,
+                                        1};
+            b->k->panel_dot(&one);
+            same(b, "panel_dot of one row", j, &alone, &y[j], 4);
+        }
+        kt_guard_free(&w_guard);
+        kt_guard_free(&x_guard);
+        kt_guard_free(&y_guard);
+    }
+}
+
+struct check {
+    const char *name;
+    void (*run)(struct bench *b);
+};
+
+static const struct check checks[] = {
+#define CHECK_ROW(name, parameters) {#name, check_##name},
+    QUIRE__KERNEL_LIST(CHECK_ROW)
+#undef CHECK_ROW
+};
+
+static void every_kernel_at_every_level(void **state)
+{
+    (void)state;
+    const struct quire__kernels *kernels;
+    for (uint32_t i = 0; (kernels = kt_level(i)) != NULL; i++) {
+        for (size_t c = 0; c < QT_LEN(checks); c++) {
+            struct bench b = {kernels, kt_level(0), {qt_env_u64("QUIRE_TEST_SEED", 1) + c}};
+            checks[c].run(&b);
+        }
+    }
+}
+
+/* Attention runs every sum in one lane, so levels with the same multiply-add agree in every bit. */
+static void softmax_agrees_where_fma_does(void **state)
+{
+    (void)state;
+    const struct quire__kernels *kernels;
+    for (uint32_t i = 1; (kernels = kt_level(i)) != NULL; i++) {
+        const struct quire__kernels *before = kt_level(i - 1);
+        if (before->fma != kernels->fma)
+            continue;
+        struct bench b = {kernels, before, {9}}, again = {before, before, {9}};
+        struct tile_case mine, theirs;
+        tile_open(&mine, &b, ROWS_MAX, 61, 80);
+        tile_open(&theirs, &again, ROWS_MAX, 61, 80);
+        mine.tile.softcap = theirs.tile.softcap = 4.0f;
+        kernels->scores(&mine.tile);
+        kernels->softmax(&mine.tile);
+        kernels->accumulate(&mine.tile);
+        before->scores(&theirs.tile);
+        before->softmax(&theirs.tile);
+        before->accumulate(&theirs.tile);
+        for (uint32_t r = 0; r < ROWS_MAX; r++)
+            same(&b, "state", r, mine.tile.state + r * mine.state_floats,
+                 theirs.tile.state + r * mine.state_floats, (QUIRE__STATE_HEAD + 80) * 4);
+        tile_close(&mine);
+        tile_close(&theirs);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_kernel_at_every_level),
+        cmocka_unit_test(softmax_agrees_where_fma_does),
+    };
+    return cmocka_run_group_tests_name("kernel/kernels", tests, NULL, NULL);
+}
