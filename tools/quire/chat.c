@@ -7,9 +7,11 @@
 #include "quire/chat.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "quire/console.h"
 
@@ -179,22 +181,53 @@ static int answer(struct conversation *c, struct quire__ids *ids)
 
 /* ---- the terminal ---- */
 
-/* Reads a line without its end. False at the end of input, or when Ctrl-C came. */
-static bool read_line(struct quire__bytes *line)
+/* What was read from the terminal and not used yet; a paste may bring many lines at once. */
+struct input {
+    char data[4096];
+    size_t at, count;
+};
+
+/* Waits for input. False when Ctrl-C comes first: it is blocked but for the wait itself, so that it
+ * cannot slip in between a look at `interrupted` and the wait. */
+static bool wait_for_input(void)
 {
-    char part[1024];
+    sigset_t interrupt, before;
+    struct pollfd input = {.fd = STDIN_FILENO, .events = POLLIN};
+    (void)sigemptyset(&interrupt);
+    (void)sigaddset(&interrupt, SIGINT);
+    (void)sigprocmask(SIG_BLOCK, &interrupt, &before);
+    while (interrupted == 0 && ppoll(&input, 1, NULL, &before) < 0 && errno == EINTR)
+        continue;
+    bool ready = interrupted == 0;
+    (void)sigprocmask(SIG_SETMASK, &before, NULL);
+    return ready;
+}
+
+/* Reads a line without its end. False at the end of input, or when Ctrl-C came. */
+static bool read_line(struct input *input, struct quire__bytes *line)
+{
     struct quire_error error;
     line->count = 0;
+    interrupted = 0;
     (void)fputs("> ", stderr);
-    (void)fflush(stderr);
-    while (fgets(part, sizeof part, stdin) != NULL) {
-        size_t count = strlen(part);
-        bool ended = count > 0 && part[count - 1] == '\n';
-        if (quire__bytes_append(line, part, count - ended, &error) != QUIRE_OK) {
+    for (;;) {
+        if (input->at == input->count) {
+            ssize_t count =
+                wait_for_input() ? read(STDIN_FILENO, input->data, sizeof input->data) : 0;
+            if (count <= 0)
+                break;
+            input->at = 0;
+            input->count = (size_t)count;
+        }
+        const char *start = input->data + input->at;
+        const char *end = memchr(start, '\n', input->count - input->at);
+        size_t count = end != NULL ? (size_t)(end - start) : input->count - input->at;
+        if (quire__bytes_append(line, start, count, &error) != QUIRE_OK) {
             (void)cli_fail(&error);
             return false;
         }
-        if (ended)
+        input->at += count + (end != NULL);
+        if (end != NULL)
             return true;
     }
     (void)fputs("\n", stderr);
@@ -211,18 +244,17 @@ static bool is_blank(const struct quire__bytes *line)
 
 static int converse(struct conversation *c)
 {
+    struct input input = {.count = 0};
     struct quire__bytes line = {0};
     struct quire__ids ids = {0};
     int result = CLI_OK;
-    while (result == CLI_OK && read_line(&line)) {
+    while (result == CLI_OK && read_line(&input, &line)) {
         struct quire__text text = {.bytes = line.data, .count = line.count};
         if (is_blank(&line) || prompt_check_text("the message", text) != CLI_OK)
             continue;
         result = push_turn(c, &line);
-        interrupted = 0;
         if (result == CLI_OK)
             result = answer(c, &ids);
-        interrupted = 0;
         if (result == CLI_OK && !cli_write("\n", 1))
             result = CLI_BAD_DATA;
     }
@@ -236,7 +268,6 @@ int chat(struct generation *generation, const struct prompt_style *style, const 
 {
     struct conversation c = {
         .generation = generation, .style = style, .system = system, .max_new = max_new};
-    /* Without SA_RESTART, so that Ctrl-C ends the wait for a line. */
     struct sigaction action = {.sa_handler = on_interrupt}, before;
     (void)sigemptyset(&action.sa_mask);
     (void)sigaction(SIGINT, &action, &before);
