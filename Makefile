@@ -26,7 +26,7 @@ help:
 
 demo:
 	@scripts/setup.sh demo
-	@scripts/build.sh release
+	@scripts/build.sh release quire-cli
 	@model=$${QUIRE_DEMO_MODEL:-$$(scripts/get_model.sh)} && \
 	build/release/quire run -m "$$model" -p "$$QUIRE_DEMO_PROMPT" --temp 0.3 --seed 1 --stats
 
@@ -38,7 +38,7 @@ test:
 
 bench:
 	@scripts/setup.sh demo
-	@scripts/build.sh release
+	@scripts/build.sh release quire-cli
 	@model=$${QUIRE_DEMO_MODEL:-$$(scripts/get_model.sh)} && \
 	build/release/quire bench model -m "$$model" && build/release/quire bench cache && \
 	if [ -x bench/llama.sh ]; then bench/llama.sh compare "$$model"; fi
