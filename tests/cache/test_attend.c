@@ -124,6 +124,7 @@ struct run {
     const char *backend;
     uint32_t layout, block_size, num_threads;
     enum way way;
+    const char *level; /* NULL: the machine's best */
 };
 
 /* The attention outputs of every layer, stream and position. */
@@ -227,6 +228,7 @@ static void run_once(const struct run *run, const struct qt_variant *variant,
         struct quire_backend_config threads;
         quire_backend_config_init(&threads);
         threads.num_threads = run->num_threads;
+        threads.cpu_level = run->level;
         qt_assert_ok(quire_backend_create(run->backend, &threads, &config.backend, NULL));
     }
     qt_open_config(&env, &own, &qt_groups, &config);
@@ -239,31 +241,50 @@ static void run_once(const struct run *run, const struct qt_variant *variant,
     qt_close(&env);
 }
 
-static void test_attention_is_the_same_bit_for_bit(void **state)
+/* Every run gives the bits of the first. */
+static void assert_same(const struct qt_variant *variant, const struct run *runs, size_t num_runs)
 {
-    static const struct run runs[] = {
-        {"cpu", QUIRE_LAYOUT_PAGED, 4, 1, WHOLE},
-        {"cpu", QUIRE_LAYOUT_PAGED, 4, 1, TOKEN_BY_TOKEN},
-        {"cpu", QUIRE_LAYOUT_PAGED, 1, 1, PIECES},
-        {"cpu", QUIRE_LAYOUT_PAGED, 3, 2, TOGETHER},
-        {"cpu", QUIRE_LAYOUT_PAGED, 7, 3, TOGETHER},
-        {"cpu", QUIRE_LAYOUT_PAGED, 16, 2, PIECES},
-        {"cpu", QUIRE_LAYOUT_PAGED, 64, 4, WHOLE},
-        {"cpu", QUIRE_LAYOUT_CONTIGUOUS, 16, 1, WHOLE},
-        {"cpu", QUIRE_LAYOUT_CONTIGUOUS, 3, 2, TOGETHER},
-        {"cpu", QUIRE_LAYOUT_CONTIGUOUS, 16, 3, TOKEN_BY_TOKEN},
-        {"opaque", QUIRE_LAYOUT_PAGED, 5, 0, TOGETHER},
-        {"opaque", QUIRE_LAYOUT_CONTIGUOUS, 5, 0, PIECES},
-    };
     struct outputs first, other;
-    run_once(&runs[0], *state, &first);
-    for (size_t i = 1; i < QT_LEN(runs); i++) {
-        run_once(&runs[i], *state, &other);
+    run_once(&runs[0], variant, &first);
+    for (size_t i = 1; i < num_runs; i++) {
+        run_once(&runs[i], variant, &other);
         if (memcmp(first.values, other.values, first.count * sizeof(float)) != 0)
             fail_msg("run %zu gives other bits than run 0", i);
         qt_free(other.values);
     }
     qt_free(first.values);
+}
+
+static void test_attention_is_the_same_bit_for_bit(void **state)
+{
+    static const struct run runs[] = {
+        {"cpu", QUIRE_LAYOUT_PAGED, 4, 1, WHOLE, NULL},
+        {"cpu", QUIRE_LAYOUT_PAGED, 4, 1, TOKEN_BY_TOKEN, NULL},
+        {"cpu", QUIRE_LAYOUT_PAGED, 1, 1, PIECES, NULL},
+        {"cpu", QUIRE_LAYOUT_PAGED, 3, 2, TOGETHER, NULL},
+        {"cpu", QUIRE_LAYOUT_PAGED, 7, 3, TOGETHER, NULL},
+        {"cpu", QUIRE_LAYOUT_PAGED, 16, 2, PIECES, NULL},
+        {"cpu", QUIRE_LAYOUT_PAGED, 64, 4, WHOLE, NULL},
+        {"cpu", QUIRE_LAYOUT_CONTIGUOUS, 16, 1, WHOLE, NULL},
+        {"cpu", QUIRE_LAYOUT_CONTIGUOUS, 3, 2, TOGETHER, NULL},
+        {"cpu", QUIRE_LAYOUT_CONTIGUOUS, 16, 3, TOKEN_BY_TOKEN, NULL},
+        {"opaque", QUIRE_LAYOUT_PAGED, 5, 0, TOGETHER, NULL},
+        {"opaque", QUIRE_LAYOUT_CONTIGUOUS, 5, 0, PIECES, NULL},
+    };
+    assert_same(*state, runs, QT_LEN(runs));
+}
+
+static void test_every_cpu_level_keeps_its_own_bits(void **state)
+{
+    static const char *const levels[] = {"ref", "generic", "avx2", "avx512"};
+    for (size_t i = 0; i < QT_LEN(levels); i++) {
+        const struct run runs[] = {
+            {"cpu", QUIRE_LAYOUT_PAGED, 16, 2, WHOLE, levels[i]},
+            {"cpu", QUIRE_LAYOUT_PAGED, 3, 1, TOKEN_BY_TOKEN, levels[i]},
+            {"cpu", QUIRE_LAYOUT_CONTIGUOUS, 16, 3, TOGETHER, levels[i]},
+        };
+        assert_same(*state, runs, QT_LEN(runs));
+    }
 }
 
 int main(void)
@@ -273,6 +294,7 @@ int main(void)
         QT_TEST(test_every_block_size_matches_the_oracle, QT_KV),
         QT_TEST(test_attention_ignores_what_was_taken_back, QT_KV),
         QT_TEST(test_attention_is_the_same_bit_for_bit, QT_ON_CPU | QT_PAGED | QT_DTYPES),
+        QT_TEST(test_every_cpu_level_keeps_its_own_bits, QT_ON_CPU | QT_PAGED | QT_DTYPES),
     };
     return qt_run("attend", tests, QT_LEN(tests));
 }

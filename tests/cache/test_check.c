@@ -142,6 +142,10 @@ static void test_a_released_id_is_refused_for_ever(void **state)
         qt_assert_ok(quire__blocks_release(&blocks, next));
     }
     struct quire__block_id nowhere = {BLOCKS, 1}, none = {QUIRE_BLOCK_NONE, 1};
+    struct quire__block_id unborn = {blocks.first_free, 0}; /* the life that comes next */
+    unborn.generation = blocks.blocks[unborn.index].generation;
+    qt_assert_status(quire__blocks_release(&blocks, unborn), QUIRE_E_INVAL);
+    qt_assert_status(quire__blocks_acquire(&blocks, unborn), QUIRE_E_INVAL);
     qt_assert_status(quire__blocks_release(&blocks, nowhere), QUIRE_E_INVAL);
     qt_assert_status(quire__blocks_acquire(&blocks, none), QUIRE_E_INVAL);
     assert_accounts(&blocks, refs);

@@ -249,6 +249,19 @@ static void test_budget_becomes_blocks(void **state)
     qt_close(&env);
 }
 
+/* A page belongs to one group and is as large as the largest needs; a contiguous region holds all.
+ * In f16, 4 positions: 2 layers of 2 heads of 12 + 20, 2 of 3 heads of 16 + 8, 1 of 10 + 10. */
+static void test_a_page_is_that_of_the_largest_group(void **state)
+{
+    struct quire_pool_config config;
+    uint64_t block_bytes = 0, position_bytes = 0;
+    qt_config(&config, *state, &qt_groups);
+    qt_assert_ok(quire_pool_measure(&config, &block_bytes, &position_bytes));
+    assert_int_equal(position_bytes, (2 * 2 * 32 + 2 * 3 * 24 + 20) * 2);
+    assert_int_equal(block_bytes,
+                     config.layout == QUIRE_LAYOUT_PAGED ? 2 * 3 * 24 * 2 * 4 : 4 * position_bytes);
+}
+
 /* Metadata: at most 64 bytes a block, plus tokens (DESIGN, section 6). */
 static void test_metadata_is_small(void **state)
 {
@@ -374,6 +387,7 @@ int main(void)
         QT_TEST(test_refuses_a_budget_below_one_block_a_group, QT_ALL),
         QT_TEST(test_sizes_that_overflow_are_refused, QT_ALL),
         QT_TEST(test_budget_becomes_blocks, QT_ALL | QT_DTYPES),
+        QT_TEST(test_a_page_is_that_of_the_largest_group, QT_ALL),
         QT_TEST(test_metadata_is_small, QT_ALL),
         QT_TEST(test_measure_refuses_what_create_refuses, QT_ALL),
         QT_TEST(test_auto_reads_quire_paged_kv, QT_ALL),

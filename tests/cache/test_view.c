@@ -1,6 +1,6 @@
 /* test_view.c - quire_step_view: the batch in CSR form, for engines with their own kernels.
  * SPDX-License-Identifier: Apache-2.0 */
-#include "support/cache_fixture.h"
+#include "support/attention_oracle.h"
 
 #include <string.h>
 
@@ -167,6 +167,41 @@ static void test_slot_mapping_is_where_rows_are_read(void **state)
     qt_close(&env);
 }
 
+/* After quire_step_view the engine writes K and V itself, in some layers or in all: commit and
+ * attend take its word for it. */
+static void test_an_engine_may_write_some_layers_itself(void **state)
+{
+    const struct qt_attend how = {0};
+    struct qt_env env;
+    struct qt_stream stream;
+    struct quire_step_view view = {.struct_size = sizeof view};
+    uint8_t k[5 * 64], v[5 * 64];
+    qt_open(&env, *state, &qt_plain);
+    qt_stream_open(&env, &stream, 1);
+    for (uint32_t round = 0; round < 3; round++) {
+        struct qt_batch batch = {0};
+        struct quire_rows rows = {0, stream.len, 5};
+        qt_batch_add(&batch, &stream, 5, NULL);
+        qt_assert_ok(qt_batch_begin(&env, &batch));
+        qt_assert_ok(qt_batch_write(&env, &batch, 1));
+        qt_assert_status(qt_batch_attend(&env, &batch, 0, &how), QUIRE_E_INVAL);
+        qt_assert_status(qt_batch_commit(&env, &batch, NULL), QUIRE_E_INVAL);
+        qt_assert_ok(quire_step_view(env.pool, batch.step, 0, &view));
+        for (uint32_t t = 0; t < 5; t++) {
+            uint64_t salt = stream.salts[stream.len + t];
+            qt_stored_row(&env, salt, 0, QT_K, k + t * qt_row_bytes(&env, 0, QT_K));
+            qt_stored_row(&env, salt, 0, QT_V, v + t * qt_row_bytes(&env, 0, QT_V));
+        }
+        qt_assert_ok(quire_seq_write(env.pool, stream.seq, &rows, k, v));
+        qt_assert_ok(qt_batch_attend(&env, &batch, 0, &how));
+        qt_oracle_check(&env, &batch, 0, &how);
+        qt_assert_ok(qt_batch_commit(&env, &batch, NULL));
+        qt_stream_check(&env, &stream);
+    }
+    qt_stream_close(&env, &stream);
+    qt_close(&env);
+}
+
 static void test_view_refuses(void **state)
 {
     struct qt_env env;
@@ -197,6 +232,7 @@ int main(void)
     static const struct qt_test tests[] = {
         QT_TEST(test_csr_arrays_match_a_model, QT_ON_CPU | QT_ON_OPAQUE | QT_ON_NONE | QT_PAGED),
         QT_TEST(test_slot_mapping_is_where_rows_are_read, QT_ON_CPU | QT_ON_OPAQUE | QT_PAGED),
+        QT_TEST(test_an_engine_may_write_some_layers_itself, QT_ON_CPU | QT_ON_OPAQUE | QT_PAGED),
         QT_TEST(test_view_refuses, QT_ALL),
     };
     return qt_run("view", tests, QT_LEN(tests));
