@@ -41,7 +41,7 @@ bench:
 	@scripts/build.sh release quire-cli
 	@model=$${QUIRE_DEMO_MODEL:-$$(scripts/get_model.sh)} && \
 	build/release/quire bench model -m "$$model" && build/release/quire bench cache && \
-	if [ -x bench/llama.sh ]; then bench/llama.sh compare "$$model"; fi
+	bench/llama.sh compare "$$model"
 
 lint:
 	@scripts/setup.sh lint

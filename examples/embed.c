@@ -62,7 +62,7 @@ int main(void)
     config.num_blocks = 64;
     if (status == QUIRE_OK)
         status = quire_pool_create(&config, &pool, &error);
-    quire_seq first, second;
+    quire_seq first = {0}, second = {0};
     if (status == QUIRE_OK && (status = quire_seq_create(pool, NULL, &first)) == QUIRE_OK)
         status = quire_seq_create(pool, NULL, &second);
     /* A prompt of five tokens beside one of three, then one token each: the same call. */
@@ -76,7 +76,7 @@ int main(void)
                (double)out[1][0][0], (unsigned long long)stats.blocks_owned,
                (unsigned long long)stats.blocks_total, (unsigned long long)stats.block_bytes);
     if (status != QUIRE_OK)
-        fprintf(stderr, "embed: %s %s\n", quire_status_text(status), error.message);
+        (void)fprintf(stderr, "embed: %s %s\n", quire_status_text(status), error.message);
     quire_pool_destroy(pool);
     quire_backend_destroy(backend);
     return status == QUIRE_OK ? 0 : 1;
