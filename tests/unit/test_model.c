@@ -165,61 +165,76 @@ static void build(const struct change *change, struct quire__bytes *file)
 
 /* ---- opening ---- */
 
-static const struct change changes[] = {
-    {{NULL}, {NULL}, QUIRE_OK, NULL},
-    /* a separate output matrix, a value dim of its own, fewer rotating elements, factors */
-    {{NULL}, {"output.weight", E, V, QUIRE_W_F16}, QUIRE_OK, NULL},
-    {{"llama.rope.dimension_count", 'u', 2, NULL}, {NULL}, QUIRE_OK, NULL},
-    {{NULL}, {"rope_freqs.weight", D / 2, 0, QUIRE_W_F32}, QUIRE_E_CORRUPT, "positive"},
-    {{"llama.rope.scaling.type", 's', 0, "linear"}, {NULL}, QUIRE_OK, NULL},
-    {{"llama.rope.scaling.type", 's', 0, "none"}, {NULL}, QUIRE_OK, NULL},
-    {{"tokenizer.ggml.tokens", 't', V, NULL}, {NULL}, QUIRE_OK, NULL},
+#define NO_KEY                                                                                     \
+    {                                                                                              \
+        NULL, 0, 0, NULL                                                                           \
+    }
+#define NO_TENSOR                                                                                  \
+    {                                                                                              \
+        NULL, 0, 0, 0                                                                              \
+    }
 
-    {{"general.architecture", 0, 0, NULL}, {NULL}, QUIRE_E_CORRUPT, "general.architecture"},
-    {{"general.architecture", 's', 0, "mamba\n"}, {NULL}, QUIRE_E_UNSUPPORTED, "mamba?"},
-    {{"general.architecture", 's', 0, ""}, {NULL}, QUIRE_E_UNSUPPORTED, "llama"},
-    {{"llama.block_count", 0, 0, NULL}, {NULL}, QUIRE_E_CORRUPT, "llama.block_count"},
-    {{"llama.block_count", 'u', 0, NULL}, {NULL}, QUIRE_E_CORRUPT, "llama.block_count is 0"},
-    {{"llama.block_count", 'u', 5000, NULL}, {NULL}, QUIRE_E_CORRUPT, "llama.block_count"},
-    {{"llama.block_count", 'f', 1, NULL}, {NULL}, QUIRE_E_CORRUPT, "whole number"},
-    {{"llama.block_count", 'u', 2, NULL}, {NULL}, QUIRE_E_CORRUPT, "blk.1.attn_norm.weight"},
-    {{"llama.embedding_length", 'u', 4294967295., NULL}, {NULL}, QUIRE_E_CORRUPT, "embedding"},
-    {{"llama.embedding_length", 'u', 9, NULL}, {NULL}, QUIRE_E_CORRUPT, "width of 9"},
-    {{"llama.embedding_length", 'u', 16, NULL}, {NULL}, QUIRE_E_CORRUPT, "token_embd.weight is 8"},
-    {{"llama.feed_forward_length", 'u', 13, NULL}, {NULL}, QUIRE_E_CORRUPT, "8 x 13"},
-    {{"llama.context_length", 'u', 0, NULL}, {NULL}, QUIRE_E_CORRUPT, "context_length"},
-    {{"llama.attention.head_count", 'u', 0, NULL}, {NULL}, QUIRE_E_CORRUPT, "head_count"},
-    {{"llama.attention.head_count_kv", 'u', 3, NULL}, {NULL}, QUIRE_E_CORRUPT, "2 heads"},
-    {{"llama.attention.head_count_kv", 'u', 2, NULL}, {NULL}, QUIRE_E_CORRUPT, "attn_k.weight"},
-    {{"llama.attention.key_length", 'u', 6, NULL}, {NULL}, QUIRE_E_CORRUPT, "attn_q.weight"},
-    {{"llama.attention.value_length", 'u', 6, NULL}, {NULL}, QUIRE_E_CORRUPT, "attn_v.weight"},
-    {{"llama.attention.layer_norm_rms_epsilon", 0, 0, NULL}, {NULL}, QUIRE_E_CORRUPT, "epsilon"},
-    {{"llama.attention.layer_norm_rms_epsilon", 'f', -1, NULL}, {NULL}, QUIRE_E_CORRUPT, "epsilon"},
-    {{"llama.attention.layer_norm_rms_epsilon", 'f', 1e300, NULL},
-     {NULL},
+static const struct change changes[] = {
+    {NO_KEY, NO_TENSOR, QUIRE_OK, NULL},
+    /* a separate output matrix, a value dim of its own, fewer rotating elements, factors */
+    {NO_KEY, {"output.weight", E, V, QUIRE_W_F16}, QUIRE_OK, NULL},
+    {{"llama.rope.dimension_count", 'u', 2, NULL}, NO_TENSOR, QUIRE_OK, NULL},
+    {NO_KEY, {"rope_freqs.weight", D / 2, 0, QUIRE_W_F32}, QUIRE_E_CORRUPT, "positive"},
+    {{"llama.rope.scaling.type", 's', 0, "linear"}, NO_TENSOR, QUIRE_OK, NULL},
+    {{"llama.rope.scaling.type", 's', 0, "none"}, NO_TENSOR, QUIRE_OK, NULL},
+    {{"tokenizer.ggml.tokens", 't', V, NULL}, NO_TENSOR, QUIRE_OK, NULL},
+
+    {{"general.architecture", 0, 0, NULL}, NO_TENSOR, QUIRE_E_CORRUPT, "general.architecture"},
+    {{"general.architecture", 's', 0, "mamba\n"}, NO_TENSOR, QUIRE_E_UNSUPPORTED, "mamba?"},
+    {{"general.architecture", 's', 0, ""}, NO_TENSOR, QUIRE_E_UNSUPPORTED, "llama"},
+    {{"llama.block_count", 0, 0, NULL}, NO_TENSOR, QUIRE_E_CORRUPT, "llama.block_count"},
+    {{"llama.block_count", 'u', 0, NULL}, NO_TENSOR, QUIRE_E_CORRUPT, "llama.block_count is 0"},
+    {{"llama.block_count", 'u', 5000, NULL}, NO_TENSOR, QUIRE_E_CORRUPT, "llama.block_count"},
+    {{"llama.block_count", 'f', 1, NULL}, NO_TENSOR, QUIRE_E_CORRUPT, "whole number"},
+    {{"llama.block_count", 'u', 2, NULL}, NO_TENSOR, QUIRE_E_CORRUPT, "blk.1.attn_norm.weight"},
+    {{"llama.embedding_length", 'u', 4294967295., NULL}, NO_TENSOR, QUIRE_E_CORRUPT, "embedding"},
+    {{"llama.embedding_length", 'u', 9, NULL}, NO_TENSOR, QUIRE_E_CORRUPT, "width of 9"},
+    {{"llama.embedding_length", 'u', 16, NULL},
+     NO_TENSOR,
+     QUIRE_E_CORRUPT,
+     "token_embd.weight is 8"},
+    {{"llama.feed_forward_length", 'u', 13, NULL}, NO_TENSOR, QUIRE_E_CORRUPT, "8 x 13"},
+    {{"llama.context_length", 'u', 0, NULL}, NO_TENSOR, QUIRE_E_CORRUPT, "context_length"},
+    {{"llama.attention.head_count", 'u', 0, NULL}, NO_TENSOR, QUIRE_E_CORRUPT, "head_count"},
+    {{"llama.attention.head_count_kv", 'u', 3, NULL}, NO_TENSOR, QUIRE_E_CORRUPT, "2 heads"},
+    {{"llama.attention.head_count_kv", 'u', 2, NULL}, NO_TENSOR, QUIRE_E_CORRUPT, "attn_k.weight"},
+    {{"llama.attention.key_length", 'u', 6, NULL}, NO_TENSOR, QUIRE_E_CORRUPT, "attn_q.weight"},
+    {{"llama.attention.value_length", 'u', 6, NULL}, NO_TENSOR, QUIRE_E_CORRUPT, "attn_v.weight"},
+    {{"llama.attention.layer_norm_rms_epsilon", 0, 0, NULL}, NO_TENSOR, QUIRE_E_CORRUPT, "epsilon"},
+    {{"llama.attention.layer_norm_rms_epsilon", 'f', -1, NULL},
+     NO_TENSOR,
      QUIRE_E_CORRUPT,
      "epsilon"},
-    {{"llama.rope.dimension_count", 'u', 3, NULL}, {NULL}, QUIRE_E_CORRUPT, "odd"},
-    {{"llama.rope.dimension_count", 'u', 6, NULL}, {NULL}, QUIRE_E_CORRUPT, "dimension_count"},
-    {{"llama.rope.freq_base", 'f', 0, NULL}, {NULL}, QUIRE_E_CORRUPT, "freq_base"},
-    {{"llama.rope.scaling.type", 's', 0, "yarn"}, {NULL}, QUIRE_E_UNSUPPORTED, "yarn"},
-    {{"llama.rope.scaling.type", 'u', 1, NULL}, {NULL}, QUIRE_E_CORRUPT, "scaling.type"},
-    {{"llama.rope.scale_linear", 'f', -2, NULL}, {NULL}, QUIRE_E_CORRUPT, "scale_linear"},
-    {{"llama.vocab_size", 'u', V + 1, NULL}, {NULL}, QUIRE_E_CORRUPT, "vocab_size"},
-    {{"llama.expert_count", 'u', 8, NULL}, {NULL}, QUIRE_E_UNSUPPORTED, "8 experts"},
-    {{"tokenizer.ggml.tokens", 't', V - 1, NULL}, {NULL}, QUIRE_E_CORRUPT, "tokenizer has 19"},
+    {{"llama.attention.layer_norm_rms_epsilon", 'f', 1e300, NULL},
+     NO_TENSOR,
+     QUIRE_E_CORRUPT,
+     "epsilon"},
+    {{"llama.rope.dimension_count", 'u', 3, NULL}, NO_TENSOR, QUIRE_E_CORRUPT, "odd"},
+    {{"llama.rope.dimension_count", 'u', 6, NULL}, NO_TENSOR, QUIRE_E_CORRUPT, "dimension_count"},
+    {{"llama.rope.freq_base", 'f', 0, NULL}, NO_TENSOR, QUIRE_E_CORRUPT, "freq_base"},
+    {{"llama.rope.scaling.type", 's', 0, "yarn"}, NO_TENSOR, QUIRE_E_UNSUPPORTED, "yarn"},
+    {{"llama.rope.scaling.type", 'u', 1, NULL}, NO_TENSOR, QUIRE_E_CORRUPT, "scaling.type"},
+    {{"llama.rope.scale_linear", 'f', -2, NULL}, NO_TENSOR, QUIRE_E_CORRUPT, "scale_linear"},
+    {{"llama.vocab_size", 'u', V + 1, NULL}, NO_TENSOR, QUIRE_E_CORRUPT, "vocab_size"},
+    {{"llama.expert_count", 'u', 8, NULL}, NO_TENSOR, QUIRE_E_UNSUPPORTED, "8 experts"},
+    {{"tokenizer.ggml.tokens", 't', V - 1, NULL}, NO_TENSOR, QUIRE_E_CORRUPT, "tokenizer has 19"},
 
-    {{NULL}, {"token_embd.weight", 0, 0, 0}, QUIRE_E_CORRUPT, "token_embd.weight is missing"},
-    {{NULL}, {"token_embd.weight", E, 1, 0}, QUIRE_E_CORRUPT, "token_embd.weight"},
-    {{NULL}, {"output_norm.weight", 0, 0, 0}, QUIRE_E_CORRUPT, "output_norm.weight is missing"},
-    {{NULL}, {"output_norm.weight", E, 0, QUIRE_W_F16}, QUIRE_E_UNSUPPORTED, "expected F32"},
-    {{NULL}, {"output_norm.weight", E, 2, 0}, QUIRE_E_CORRUPT, "8 x 2"},
-    {{NULL}, {"blk.0.attn_q.weight", E, 7, 0}, QUIRE_E_CORRUPT, "8 x 7, its keys ask for 8 x 8"},
-    {{NULL}, {"blk.0.ffn_down.weight", E, F, 0}, QUIRE_E_CORRUPT, "8 x 12"},
-    {{NULL}, {"blk.0.ffn_up.weight", 0, 0, 0}, QUIRE_E_CORRUPT, "blk.0.ffn_up.weight is missing"},
-    {{NULL}, {"blk.0.attn_q.bias", H *D, 0, 0}, QUIRE_E_UNSUPPORTED, "blk.0.attn_q.bias"},
-    {{NULL}, {"output.weight", E, V + 1, 0}, QUIRE_E_CORRUPT, "output.weight"},
-    {{NULL}, {"rope_freqs.weight", D, 0, QUIRE_W_F32}, QUIRE_E_CORRUPT, "rope_freqs.weight"},
+    {NO_KEY, {"token_embd.weight", 0, 0, 0}, QUIRE_E_CORRUPT, "token_embd.weight is missing"},
+    {NO_KEY, {"token_embd.weight", E, 1, 0}, QUIRE_E_CORRUPT, "token_embd.weight"},
+    {NO_KEY, {"output_norm.weight", 0, 0, 0}, QUIRE_E_CORRUPT, "output_norm.weight is missing"},
+    {NO_KEY, {"output_norm.weight", E, 0, QUIRE_W_F16}, QUIRE_E_UNSUPPORTED, "expected F32"},
+    {NO_KEY, {"output_norm.weight", E, 2, 0}, QUIRE_E_CORRUPT, "8 x 2"},
+    {NO_KEY, {"blk.0.attn_q.weight", E, 7, 0}, QUIRE_E_CORRUPT, "8 x 7, its keys ask for 8 x 8"},
+    {NO_KEY, {"blk.0.ffn_down.weight", E, F, 0}, QUIRE_E_CORRUPT, "8 x 12"},
+    {NO_KEY, {"blk.0.ffn_up.weight", 0, 0, 0}, QUIRE_E_CORRUPT, "blk.0.ffn_up.weight is missing"},
+    {NO_KEY, {"blk.0.attn_q.bias", H *D, 0, 0}, QUIRE_E_UNSUPPORTED, "blk.0.attn_q.bias"},
+    {NO_KEY, {"output.weight", E, V + 1, 0}, QUIRE_E_CORRUPT, "output.weight"},
+    {NO_KEY, {"rope_freqs.weight", D, 0, QUIRE_W_F32}, QUIRE_E_CORRUPT, "rope_freqs.weight"},
 };
 
 static struct quire_backend *cpu_backend(void)
@@ -282,7 +297,7 @@ static void test_backend_without_nn(void **state)
     (void)state;
     struct quire_backend *none = NULL;
     assert_int_equal(quire_backend_create("none", NULL, &none, NULL), QUIRE_OK);
-    const struct change change = {{NULL}, {NULL}, QUIRE_E_UNSUPPORTED, "computes no models"};
+    const struct change change = {NO_KEY, NO_TENSOR, QUIRE_E_UNSUPPORTED, "computes no models"};
     check_change(&change, none);
     quire_backend_destroy(none);
 }
