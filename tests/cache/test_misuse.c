@@ -570,7 +570,7 @@ static void assert_unchanged(struct scene *scene, const struct qt_snapshot *befo
 {
     struct qt_snapshot now;
     qt_snapshot_take(&scene->env, scene->streams, 3, &now);
-    if (memcmp(&now, before, sizeof now) != 0)
+    if (!qt_snapshot_equal(&now, before))
         fail_msg("%s changed the pool", name);
     qt_assert_pool_ok(&scene->env);
     for (uint32_t i = 0; i < 3; i++)

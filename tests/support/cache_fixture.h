@@ -170,6 +170,8 @@ struct qt_snapshot {
 void qt_stats(struct qt_env *env, struct quire_pool_stats *stats);
 void qt_snapshot_take(struct qt_env *env, const struct qt_stream *streams, uint32_t num_streams,
                       struct qt_snapshot *snapshot);
+bool qt_snapshot_equal(const struct qt_snapshot *a, const struct qt_snapshot *b);
+/* Asserts that nothing changed since, and that the pool is sound. */
 void qt_snapshot_same(struct qt_env *env, const struct qt_stream *streams,
                       const struct qt_snapshot *snapshot);
 

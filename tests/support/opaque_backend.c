@@ -26,12 +26,13 @@ static quire_status unlock(struct opaque *opaque, quire_status status)
 
 void opaque_violate(struct opaque *opaque, const char *format, ...)
 {
+    char text[OPAQUE_VIOLATION_MAX];
     va_list args;
-    if (opaque->violation[0] != '\0')
-        return;
     va_start(args, format);
-    (void)vsnprintf(opaque->violation, sizeof opaque->violation, format, args);
+    (void)vsnprintf(text, sizeof text, format, args);
     va_end(args);
+    if (opaque->violation[0] == '\0')
+        memcpy(opaque->violation, text, sizeof text);
 }
 
 /* ---- the queue ---- */
