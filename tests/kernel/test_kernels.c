@@ -98,9 +98,10 @@ static void check_store(struct bench *b, store_fn *store, store_fn *ref, uint32_
     ref(wanted.data, from.data, N);
     same(b, "store", N, to.data, wanted.data, N * 2);
     for (uint32_t i = 0; i < N; i++) {
-        uint16_t exact;
+        uint16_t exact = 0;
         float value = ((float *)from.data)[i];
-        qt_store(dtype, value, &exact);
+        if (!isnan(value))
+            qt_store(dtype, value, &exact);
         if (!isnan(value) && exact != ((uint16_t *)wanted.data)[i])
             fail_msg("ref stores %a as %04x, not %04x", (double)value, ((uint16_t *)wanted.data)[i],
                      exact);
