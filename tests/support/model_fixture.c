@@ -138,7 +138,8 @@ void qt_engine_append(struct qt_engine *engine, quire_seq seq, const uint32_t *i
                       float *out)
 {
     struct quire_error error = {0};
-    struct rows rows = {.values = out, .vocabulary = engine->vocabulary};
+    struct rows rows = {.vocabulary = engine->vocabulary};
+    rows.values = out;
     for (uint32_t done = 0; done < count;) {
         uint32_t left = count - done;
         struct quire__batch_item item = {.seq = seq,

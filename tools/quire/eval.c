@@ -34,8 +34,8 @@ static double log_denominator(const float *logits, uint32_t count)
     float largest = logits[0];
     for (uint32_t i = 1; i < count; i++)
         largest = logits[i] > largest ? logits[i] : largest;
-    double sum = 0.0;
-    for (uint32_t i = 0; i < count; i++)
+    double sum = exp((double)logits[0] - (double)largest);
+    for (uint32_t i = 1; i < count; i++)
         sum += exp((double)logits[i] - (double)largest);
     return (double)largest + log(sum);
 }

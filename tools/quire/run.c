@@ -67,6 +67,7 @@ static int print_json(const struct options *options, const struct generation *g,
     return files_print_json(root);
 }
 
+/* prompt: NULL for a chat, which is not reported as JSON. */
 static int report(const struct options *options, const struct generation *g,
                   const struct quire__ids *prompt)
 {
@@ -77,7 +78,7 @@ static int report(const struct options *options, const struct generation *g,
     }
     if (options->stats)
         print_stats(options, g, &stats);
-    return options->json ? print_json(options, g, prompt, &stats) : CLI_OK;
+    return prompt != NULL && options->json ? print_json(options, g, prompt, &stats) : CLI_OK;
 }
 
 /* ---- one prompt, one answer ---- */
