@@ -139,8 +139,9 @@ struct quire_memory_ops {
     /* OK: done; BUSY: not yet; DEVICE: some work failed. Never waits. Fence 0 asks for errors only.
      */
     quire_status (*fence_poll)(struct quire_backend *, quire_fence);
-    /* Waits for the queue and forgets late failures; buffers keep their place, not their content.
-     * DEVICE when the device is lost for good. NULL where work cannot fail late. */
+    /* Waits for the queue and forgets late failures; buffers keep their place, not their content,
+     * so every pool on the backend must be reset. DEVICE when the device is lost for good. NULL
+     * where work cannot fail late. */
     quire_status (*recover)(struct quire_backend *);
 };
 

@@ -58,18 +58,28 @@ void quire__seq_grow(struct quire_pool *pool, struct quire__seq *seq, uint32_t n
     seq->num_blocks = num_blocks;
 }
 
-/* Takes the memory of positions past `num_blocks` blocks back from a contiguous region. */
+/* Takes the memory of a contiguous region past the first `num_blocks` blocks back: up to its end,
+ * as the pages that earlier cuts could only use in part may be whole now. */
 static void decommit(struct quire_pool *pool, const struct quire__seq *seq, uint32_t num_blocks)
 {
     const struct quire__layout *layout = &pool->layout;
-    uint64_t first = (uint64_t)num_blocks * layout->block_size;
-    uint64_t end = (uint64_t)seq->num_blocks * layout->block_size;
-    end = end < layout->max_seq_len ? end : layout->max_seq_len;
+    uint32_t first = num_blocks * layout->block_size;
     for (uint32_t layer = 0; layer < layout->num_layers; layer++) {
-        uint32_t count = quire__layout_ranges(layout, layer, quire__seq_slot(pool, seq),
-                                              (uint32_t)first, (uint32_t)end, pool->ranges);
+        uint32_t count = quire__layout_ranges(layout, layer, quire__seq_slot(pool, seq), first,
+                                              layout->max_seq_len, pool->ranges);
         pool->backend->memory->decommit(pool->backend, pool->arena, pool->ranges, count);
     }
+}
+
+/* S2: the slots of a table past the first `num_blocks` name nothing. A device that cannot be told
+ * fails the pool, as its table would name blocks that others take. */
+static void forget_slots(struct quire_pool *pool, const struct quire__seq *seq, uint64_t row,
+                         uint32_t num_blocks)
+{
+    uint64_t bytes = (uint64_t)(seq->num_blocks - num_blocks) * sizeof(uint32_t);
+    uint64_t offset = (row + num_blocks) * sizeof(uint32_t);
+    if (pool->backend->memory->fill(pool->backend, pool->tables, offset, bytes, 0xff) != QUIRE_OK)
+        pool->failed = true;
 }
 
 void quire__seq_shrink(struct quire_pool *pool, struct quire__seq *seq, uint32_t num_blocks)
@@ -83,12 +93,8 @@ void quire__seq_shrink(struct quire_pool *pool, struct quire__seq *seq, uint32_t
                                          pool->table_generations[row + i]};
             QUIRE_CHECK(quire__blocks_release(&pool->blocks, id) == QUIRE_OK);
         }
-        if (pool->has_kv && !pool->layout.contiguous) {
-            uint64_t bytes = (uint64_t)(seq->num_blocks - num_blocks) * sizeof(uint32_t);
-            uint64_t offset = (row + num_blocks) * sizeof(uint32_t);
-            (void)quire__pool_note(pool, pool->backend->memory->fill(pool->backend, pool->tables,
-                                                                     offset, bytes, 0xff));
-        }
+        if (pool->has_kv && !pool->layout.contiguous)
+            forget_slots(pool, seq, row, num_blocks);
     }
     if (pool->commits)
         decommit(pool, seq, num_blocks);
