@@ -41,7 +41,10 @@ static quire_status buffer_create(struct quire_backend *backend, uint64_t bytes,
         return QUIRE_E_INVAL;
     if ((flags & ~(uint32_t)QUIRE_BUFFER_RESERVED) != 0)
         return QUIRE_E_UNSUPPORTED;
-    return make(backend, NULL, bytes, out);
+    quire_status status = make(backend, NULL, bytes, out);
+    if (status == QUIRE_OK && (flags & QUIRE_BUFFER_RESERVED) != 0)
+        quire__keep_sparse((*out)->data, bytes);
+    return status;
 }
 
 static quire_status buffer_wrap(struct quire_backend *backend, void *memory, uint64_t bytes,

@@ -83,6 +83,12 @@ void *quire__reserve(uint64_t bytes)
     return memory != MAP_FAILED ? memory : NULL;
 }
 
+void quire__keep_sparse(void *memory, uint64_t bytes)
+{
+    /* A system without huge pages refuses, and needs nothing. */
+    (void)madvise(memory, (size_t)bytes, MADV_NOHUGEPAGE);
+}
+
 void quire__unreserve(void *memory, uint64_t bytes)
 {
     if (memory != NULL)

@@ -68,6 +68,8 @@ void quire__alloc_fail_after(int64_t n, bool forever);
 
 /* Zeroed memory of which only touched pages cost anything. NULL when refused. */
 void *quire__reserve(uint64_t bytes);
+/* Keeps the system from backing a reservation with huge pages, for memory that is used sparsely. */
+void quire__keep_sparse(void *memory, uint64_t bytes);
 void quire__unreserve(void *memory, uint64_t bytes);
 /* Gives back the whole OS pages inside [memory, memory + bytes); they read as zero again. */
 void quire__discard(void *memory, uint64_t bytes);
