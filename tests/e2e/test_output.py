@@ -8,7 +8,7 @@ import struct
 import subprocess
 import unittest
 
-from cli import Case, SOURCE, tiny
+from cli import CLI, Case, SOURCE, tiny
 
 MODEL = tiny('chat')
 UNTIED = tiny('untied', '--untied', '--heads', '6', '--kv-heads', '3', '--rope-factors')
@@ -179,6 +179,24 @@ class Eval(Case):
                          27)
         self.assertEqual(self.eval_json(MODEL, '-f', path, '-c', '10', '--chunks', '99999'), got)
 
+    def test_bos(self):
+        """Where the file asks for BOS, every chunk begins with it, and all tokens count."""
+        key = b'tokenizer.ggml.add_bos_token'
+        with open(MODEL, 'rb') as file:
+            content = bytearray(file.read())
+        content[content.index(key) + len(key) + 4] = 1
+        model = self.write('bos.gguf', bytes(content))
+        path = self.write('text.txt', TEXT)
+        ids = json.loads(self.quire('tokenize', '-m', model, '-f', path)[0])
+        for chunk in ('2', '7', '100'):
+            self.assertEqual(self.eval_json(model, '-f', path, '-c', chunk)['tokens'], len(ids))
+        got = self.eval_json(model, '-f', path)
+        with_bos = self.write('i.json', json.dumps([1] + ids))
+        self.assertEqual(self.eval_json(model, '--ids', with_bos), got)
+        for text in (TEXT, '<|im_start|>' + TEXT):  # never two of them
+            raw = self.quire('run', '-m', model, '--raw', '-p', text, '-n', '0', '--json')[0]
+            self.assertEqual(json.loads(raw)['prompt_ids'], [1] + ids)
+
     def test_logits(self):
         """The same bytes in every manner; the likeliest is what run writes; one token is enough."""
         for model in (MODEL, UNTIED):
@@ -199,6 +217,17 @@ class Eval(Case):
         self.assertEqual(got, {'tokens': 0, 'mean_nll': None, 'ppl': None})
         self.assertEqual(os.path.getsize(out), 384 * 4)
         self.assertEqual(sorted(os.listdir(self.folder.name)), ['i.json', 'out.f32'])
+
+
+class Memory(Case):
+    @unittest.skipUnless(os.environ.get('QUIRE_TEST_MODEL'), 'QUIRE_TEST_MODEL names no model')
+    def test_model_is_resident_once(self):
+        model = os.environ['QUIRE_TEST_MODEL']
+        pid = os.posix_spawn(CLI, [CLI, 'run', '-m', model, '-p', 'hi', '-n', '1'], os.environ,
+                             file_actions=[(os.POSIX_SPAWN_OPEN, 1, '/dev/null', os.O_WRONLY, 0)])
+        _, status, usage = os.wait4(pid, 0)
+        self.assertEqual(status, 0)
+        self.assertLess(usage.ru_maxrss * 1024, 1.7 * os.path.getsize(model))
 
 
 class Rest(Case):
