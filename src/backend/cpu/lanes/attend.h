@@ -144,7 +144,7 @@ KERNEL void softmax(const struct quire__tile *tile)
 /* Sums of values of [rows][vectors] at row r, dimension d; the rows' masks are equal. */
 FN void value_block(const struct quire__tile *tile, uint32_t r, uint32_t d, int rows, int vectors)
 {
-    vf acc[SCORE_ROWS][BLOCK_VECTORS];
+    vf acc[VALUE_ROWS][BLOCK_VECTORS];
     size_t floats = QUIRE__STATE_HEAD + tile->dim_v, dim_v = tile->dim_v;
     float *state = tile->state + r * floats;
     const float *s = tile->s + (size_t)r * QUIRE__TILE;
@@ -196,15 +196,15 @@ KERNEL void accumulate(const struct quire__tile *tile)
     uint32_t r = 0;
     while (r < tile->rows) {
         uint32_t n = 1;
-        while (n < SCORE_ROWS && r + n < tile->rows && tile->mask[r + n] == tile->mask[r])
+        while (n < VALUE_ROWS && r + n < tile->rows && tile->mask[r + n] == tile->mask[r])
             n++;
 #if LANES == 16
         n = n == 5 ? 4 : n;
 #endif
         if (tile->mask[r] == 0)
             ; /* sees nothing of this tile */
-        else if (n == SCORE_ROWS)
-            value_rows(tile, r, SCORE_ROWS);
+        else if (n == VALUE_ROWS)
+            value_rows(tile, r, VALUE_ROWS);
 #if LANES == 16
         else if (n == 4)
             value_rows(tile, r, 4);

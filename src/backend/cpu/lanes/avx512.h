@@ -15,7 +15,7 @@
 #include "backend/cpu/lanes/lanes.h"
 
 /* Register tiles: sums that fit into 32 registers beside their operands. */
-enum { DOT_TOKENS = 6, SCORE_ROWS = 6, DIRECT_ROWS = 4, DIRECT_ROWS_WIDE = 4 };
+enum { DOT_TOKENS = 6, SCORE_ROWS = 6, VALUE_ROWS = 6, DIRECT_ROWS = 4, DIRECT_ROWS_WIDE = 4 };
 
 #define LANES_16(first, step)                                                                      \
     (first), (first) + (step), (first) + 2 * (step), (first) + 3 * (step), (first) + 4 * (step),   \
