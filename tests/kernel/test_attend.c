@@ -30,6 +30,7 @@ static void run_on(struct quire_backend *backend, const struct run *run)
     kt_cache_open(&cache, backend, &run->shape, run->capacity, run->capacity + run->shape.dim);
     cache.size = run->size != 0.0f ? run->size : cache.size;
     cache.spike = run->spike != 0 ? run->spike : UINT32_MAX;
+    cache.check_stride = run->stride != 0 ? run->stride : 1;
     uint32_t tokens = 0;
     for (uint32_t i = 0; i < run->num_parts; i++) {
         kt_cache_fill(&cache, run->parts[i].slot, run->parts[i].len);
@@ -41,7 +42,7 @@ static void run_on(struct quire_backend *backend, const struct run *run)
     kt_cache_step(&cache, run->parts, run->num_parts, &run->params, out,
                   run->params.lse ? lse : NULL);
     kt_cache_check(&cache, run->parts, run->num_parts, &run->params, out,
-                   run->params.lse ? lse : NULL, run->stride != 0 ? run->stride : 1);
+                   run->params.lse ? lse : NULL);
     qt_free(out);
     qt_free(lse);
     kt_cache_close(&cache);
@@ -262,7 +263,7 @@ static void rows_past_the_last_are_never_read(void **state)
         float out[3 * 64];
         assert_true(dim == 64);
         kt_cache_step(&cache, &part, 1, &params, out, NULL);
-        kt_cache_check(&cache, &part, 1, &params, out, NULL, 1);
+        kt_cache_check(&cache, &part, 1, &params, out, NULL);
         kt_cache_close(&cache);
         quire_backend_destroy(backend);
     }

@@ -18,15 +18,22 @@ struct fixture {
     float *out, *lse; /* of the whole prompt of slot 0 */
 };
 
-static void compare(const struct fixture *f, const char *what, uint32_t detail, uint32_t first,
-                    uint32_t count, const float *out, const float *lse)
+/* Positions of slot 0, and what attend gave for them. */
+struct piece {
+    uint32_t first, count;
+    const float *out, *lse;
+};
+
+static void compare(const struct fixture *f, const char *what, uint32_t detail, struct piece got)
 {
-    bool same = memcmp(out, f->out + (size_t)first * ROW, count * ROW * sizeof(float)) == 0 &&
-                memcmp(lse, f->lse + (size_t)first * HEADS, count * HEADS * sizeof(float)) == 0;
+    const float *out = f->out + (size_t)got.first * ROW;
+    const float *lse = f->lse + (size_t)got.first * HEADS;
+    bool same = memcmp(got.out, out, got.count * ROW * sizeof(float)) == 0 &&
+                memcmp(got.lse, lse, got.count * HEADS * sizeof(float)) == 0;
     if (!same)
         fail_msg("%s %u: positions %u .. %u differ at level %s (window %u, dtypes %u %u)", what,
-                 detail, first, first + count, f->level, f->shape.window, f->shape.dtype_k,
-                 f->shape.dtype_v);
+                 detail, got.first, got.first + got.count, f->level, f->shape.window,
+                 f->shape.dtype_k, f->shape.dtype_v);
 }
 
 static void whole(struct fixture *f)
@@ -38,8 +45,9 @@ static void whole(struct fixture *f)
     f->out = qt_alloc(TOKENS * ROW * sizeof(float));
     f->lse = qt_alloc(TOKENS * HEADS * sizeof(float));
     kt_cache_open(&cache, backend, &f->shape, TOKENS, 77);
+    cache.check_stride = 499;
     kt_cache_step(&cache, &part, 1, &f->params, f->out, f->lse);
-    kt_cache_check(&cache, &part, 1, &f->params, f->out, f->lse, 499);
+    kt_cache_check(&cache, &part, 1, &f->params, f->out, f->lse);
     kt_cache_close(&cache);
     quire_backend_destroy(backend);
 }
@@ -62,7 +70,7 @@ static void in_chunks(const struct fixture *f, uint32_t threads, uint32_t block,
         n = n < TOKENS - at ? n : TOKENS - at;
         struct kt_part part = {0, at, n};
         kt_cache_step(&cache, &part, 1, &f->params, out, lse);
-        compare(f, "chunk of a prompt, block size", block, at, n, out, lse);
+        compare(f, "chunk of a prompt, block size", block, (struct piece){at, n, out, lse});
         at += n;
     }
     kt_cache_close(&cache);
@@ -94,8 +102,9 @@ static void in_batches(const struct fixture *f, uint32_t threads)
         }
         parts[others] = (struct kt_part){0, starts[i], count};
         kt_cache_attend(&cache, parts, others + 1, &f->params, out, lse);
-        compare(f, "beside other sequences:", others, starts[i], count, out + (size_t)row * ROW,
-                lse + (size_t)row * HEADS);
+        compare(
+            f, "beside other sequences:", others,
+            (struct piece){starts[i], count, out + (size_t)row * ROW, lse + (size_t)row * HEADS});
     }
     kt_cache_close(&cache);
     quire_backend_destroy(backend);

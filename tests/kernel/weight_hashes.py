@@ -1,10 +1,10 @@
-# weight_hashes.py - prints the table of test_weights.c with the numbers that the package gguf decodes.
+# weight_hashes.py - prints the table of test_weights.c, as the package gguf decodes it.
 # SPDX-License-Identifier: Apache-2.0
 """python3 weight_hashes.py  (needs the packages gguf and numpy)
 
-Makes ROWS rows of COLUMNS weights of each type from splitmix64, with every half-precision scale made
-finite, decodes them with gguf.quants.dequantize and prints FNV-1a over the bytes of the f32 result.
-test_weights.c makes the same bytes and must get the same hash from every level.
+Makes ROWS rows of COLUMNS weights of each type from splitmix64, with every half-precision scale
+made finite, decodes them with gguf.quants.dequantize and prints FNV-1a over the bytes of the f32
+result. test_weights.c makes the same bytes and must get the same hash from every level.
 """
 
 import gguf

@@ -143,7 +143,8 @@ void kt_cache_open(struct kt_cache *cache, struct quire_backend *backend,
                                .capacity = capacity,
                                .seed = seed,
                                .size = 2.0f,
-                               .spike = UINT32_MAX};
+                               .spike = UINT32_MAX,
+                               .check_stride = 1};
     uint32_t per_page = shape->block != 0 ? shape->block : capacity;
     cache->blocks = (capacity + per_page - 1) / per_page;
     cache->num_pages = KT_SLOTS * cache->blocks;
@@ -434,8 +435,7 @@ static void check_row(struct oracle *o, const float *out, const float *lse)
 }
 
 void kt_cache_check(const struct kt_cache *cache, const struct kt_part *parts, uint32_t num_parts,
-                    const struct kt_params *params, const float *out, const float *lse,
-                    uint32_t stride)
+                    const struct kt_params *params, const float *out, const float *lse)
 {
     const struct kt_shape *s = &cache->shape;
     struct oracle o = {.cache = cache, .how = params};
@@ -444,7 +444,7 @@ void kt_cache_check(const struct kt_cache *cache, const struct kt_part *parts, u
     uint32_t row = 0;
     for (uint32_t i = 0; i < num_parts; i++) {
         for (uint32_t t = 0; t < parts[i].n_new; t++, row++) {
-            if (t % stride != 0 && t + 1 != parts[i].n_new)
+            if (t % cache->check_stride != 0 && t + 1 != parts[i].n_new)
                 continue;
             o.slot = parts[i].slot;
             o.position = parts[i].len + t;

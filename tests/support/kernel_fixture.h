@@ -65,8 +65,9 @@ struct kt_cache {
     struct kt_shape shape;
     uint32_t capacity, blocks; /* positions and table entries of a slot */
     uint64_t seed;
-    float size;     /* of q and k: elements lie within -size .. size */
-    uint32_t spike; /* a position whose key is 40 times as large; UINT32_MAX: none */
+    float size;            /* of q and k: elements lie within -size .. size */
+    uint32_t spike;        /* a position whose key is 40 times as large; UINT32_MAX: none */
+    uint32_t check_stride; /* kt_cache_check looks at every such row, and always at the last */
     struct quire_kv_layer layer;
     struct quire_plan *plan;
     struct quire_buffer *arena, *tables;
@@ -88,9 +89,8 @@ void kt_cache_step(struct kt_cache *cache, const struct kt_part *parts, uint32_t
 void kt_cache_attend(struct kt_cache *cache, const struct kt_part *parts, uint32_t num_parts,
                      const struct kt_params *params, float *out, float *lse);
 /* Asserts that what step or attend gave is within the bound of the f64 attention. Prints the case
- * when it is not. `stride` checks every stride-th row only, and always the last. */
+ * when it is not. */
 void kt_cache_check(const struct kt_cache *cache, const struct kt_part *parts, uint32_t num_parts,
-                    const struct kt_params *params, const float *out, const float *lse,
-                    uint32_t stride);
+                    const struct kt_params *params, const float *out, const float *lse);
 
 #endif
