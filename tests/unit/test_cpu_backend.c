@@ -389,7 +389,7 @@ static void pages_out_of_the_window_may_be_gone(void **state)
     struct kt_params params = {0};
     float out[2 * 2 * 8];
     kt_cache_step(&cache, &part, 1, &params, out, NULL);
-    kt_cache_check(&cache, &part, 1, &params, out, NULL, 1);
+    kt_cache_check(&cache, &part, 1, &params, out, NULL);
     kt_cache_close(&cache);
     quire_backend_destroy(backend);
 }
