@@ -450,6 +450,8 @@ static void merge_once(struct bench *b, float old, float new, uint32_t dim_v)
     float *state = kt_floats(&state_guard, &b->random, n, 1);
     total[QUIRE__STATE_MAX] = old;
     state[QUIRE__STATE_MAX] = new;
+    if (new == -INFINITY)
+        state[QUIRE__STATE_SUM] = 0;
     if (old == -INFINITY)
         memset(total + 1, 0, (n - 1) * 4);
     memcpy(before, total, n * 4);

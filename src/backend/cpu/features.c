@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "base/base.h"
 
+#include "backend/cpu/float_mode.h"
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/scalar.h"
 
@@ -84,8 +85,10 @@ static pthread_once_t half_values_once = PTHREAD_ONCE_INIT;
 
 static void fill_half_values(void)
 {
+    uint64_t mode = quire__float_mode_enter();
     for (uint32_t h = 0; h < QUIRE_ARRAY_LEN(quire__half_values); h++)
         quire__half_values[h] = f16_to_f32((uint16_t)h);
+    quire__float_mode_leave(mode);
 }
 
 const struct quire__kernels *quire__kernels_at(uint32_t i)

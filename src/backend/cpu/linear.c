@@ -163,7 +163,10 @@ quire_status quire__cpu_linear(struct quire_backend *backend, struct quire_weigh
         job.rows_per_unit = clamp(share, DIRECT_ROWS_MIN, UINT32_MAX / 2);
     } else {
         job.panel_stride = quire__round_up(weight->columns, QUIRE__LANES_MAX);
-        uint64_t fit = cpu->panel_floats / job.panel_stride / PANEL_ROWS_MIN * PANEL_ROWS_MIN;
+        quire__threads_lock(cpu->threads);
+        uint64_t floats = cpu->panel_floats; /* only grows */
+        quire__threads_unlock(cpu->threads);
+        uint64_t fit = floats / job.panel_stride / PANEL_ROWS_MIN * PANEL_ROWS_MIN;
         job.rows_per_unit =
             clamp(share, PANEL_ROWS_MIN, fit < PANEL_ROWS_MAX ? fit : PANEL_ROWS_MAX);
     }

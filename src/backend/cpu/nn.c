@@ -2,10 +2,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "backend/cpu/cpu.h"
 
-enum {
-    UNIT_ROWS = 16,
-    INLINE_ELEMENTS = 1 << 14, /* less is done before another thread would have woken */
-};
+enum { UNIT_ROWS = 16 };
 
 /* One operation over rows: row r is [r / shape[1]][r % shape[1]] of its views. */
 struct job {
@@ -38,12 +35,10 @@ static quire_status run_rows(struct quire_backend *backend, struct job *job)
         return job->x.shape[2] == 0 ? QUIRE_OK : QUIRE_E_INVAL;
     job->kernels = cpu->kernels;
     uint32_t num_units = (uint32_t)quire__ceil_div(job->num_rows, UNIT_ROWS);
-    if (elements > INLINE_ELEMENTS) {
+    if (elements > QUIRE__INLINE_ELEMENTS)
         quire__threads_run(cpu->threads, rows_unit, job, num_units);
-        return QUIRE_OK;
-    }
-    for (uint32_t i = 0; i < num_units; i++)
-        rows_unit(job, i, 0);
+    else
+        quire__threads_run_here(rows_unit, job, num_units);
     return QUIRE_OK;
 }
 

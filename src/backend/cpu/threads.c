@@ -2,7 +2,8 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * Owns: the worker threads.
- * Guarded by: `turn` (fn, job, num_units, and who may open a job), `sleep` (the condition).
+ * Guarded by: `turn` (who may open a job, and writes of fn, job, num_units, which workers read
+ * while they are inside the gate), `sleep` (the condition).
  *
  * The word `gate` is epoch << 32 | open << 31 | workers inside. A caller sets the job, then opens
  * the gate with a new epoch. A worker that sees a new epoch enters by adding 1 to a gate that is
@@ -14,6 +15,8 @@
  * T1 nobody is inside a closed gate once _run has returned, so the job's fields may change.
  * T2 a worker enters each epoch at most once. */
 #include "backend/cpu/threads.h"
+
+#include "backend/cpu/float_mode.h"
 
 #include "base/base.h"
 
@@ -63,12 +66,14 @@ static void pause_cpu(void)
 
 static void take_units(struct quire__threads *t, uint32_t thread)
 {
+    uint64_t mode = quire__float_mode_enter();
     for (;;) {
         uint32_t unit = atomic_fetch_add_explicit(&t->next, 1, memory_order_relaxed);
         if (unit >= t->num_units)
-            return;
+            break;
         t->fn(t->job, unit, thread);
     }
+    quire__float_mode_leave(mode);
 }
 
 /* Waits for an epoch other than `seen`, or for stop: spins for a while, then sleeps. */
@@ -155,6 +160,14 @@ void quire__threads_run(struct quire__threads *t, quire__unit_fn *fn, void *job,
         }
     }
     quire__threads_unlock(t);
+}
+
+void quire__threads_run_here(quire__unit_fn *fn, void *job, uint32_t num_units)
+{
+    uint64_t mode = quire__float_mode_enter();
+    for (uint32_t i = 0; i < num_units; i++)
+        fn(job, i, 0);
+    quire__float_mode_leave(mode);
 }
 
 void quire__threads_lock(struct quire__threads *t)

@@ -24,6 +24,12 @@ uint32_t quire__threads_count(const struct quire__threads *threads);
 void quire__threads_run(struct quire__threads *threads, quire__unit_fn *fn, void *job,
                         uint32_t num_units);
 
+/* Elements of a job that is done before another thread would have woken. */
+enum { QUIRE__INLINE_ELEMENTS = 1 << 14 };
+
+/* Does the units on the caller's thread, in order, without waiting for other jobs. */
+void quire__threads_run_here(quire__unit_fn *fn, void *job, uint32_t num_units);
+
 /* Keeps jobs out, so that what they use can be changed. */
 void quire__threads_lock(struct quire__threads *threads);
 void quire__threads_unlock(struct quire__threads *threads);

@@ -4,8 +4,6 @@
 
 #include <string.h>
 
-enum { INLINE_ELEMENTS = 1 << 14 }; /* less is done before another thread would have woken */
-
 struct plane {
     struct quire__span from; /* [T, G, dim] */
     uint32_t dtype, dim;
@@ -78,11 +76,9 @@ quire_status quire__cpu_write(struct quire_backend *backend, struct quire_plan *
         return QUIRE_E_INVAL;
     uint64_t elements = (uint64_t)plan->num_tokens * layer->num_kv_heads *
                         ((uint64_t)layer->head_dim + layer->head_dim_v);
-    if (elements > INLINE_ELEMENTS) {
+    if (elements > QUIRE__INLINE_ELEMENTS)
         quire__threads_run(plan->cpu->threads, write_unit, &job, plan->num_write_units);
-        return QUIRE_OK;
-    }
-    for (uint32_t i = 0; i < plan->num_write_units; i++)
-        write_unit(&job, i, 0);
+    else
+        quire__threads_run_here(write_unit, &job, plan->num_write_units);
     return QUIRE_OK;
 }

@@ -222,8 +222,8 @@ KERNEL void accumulate(const struct quire__tile *tile)
 KERNEL void merge(float *total, const float *state, uint32_t dim_v)
 {
     float m = state[QUIRE__STATE_MAX];
-    if (m == -INFINITY)
-        return;
+    if (m == -INFINITY && state[QUIRE__STATE_SUM] == 0.0f)
+        return; /* nothing was visible; a sum of NaN goes on to the output */
     float old = total[QUIRE__STATE_MAX];
     float max = m > old ? m : old;
     vf a = v_exp(v_set1(old - max)), b = v_exp(v_set1(m - max));
