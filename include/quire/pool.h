@@ -3,7 +3,7 @@
  *
  * A pool owns the memory of all K and V, the block tables and lengths on the device, and a host
  * mirror of both. Any number of sequences up to max_seqs share it. Everything is taken at creation;
- * later calls do not allocate.
+ * later calls do not allocate, but quire_pool_check.
  *
  * Threads: every function of pool.h, seq.h and step.h may be called from any thread; one mutex
  * guards a pool. A sequence, and a step, belong to one thread at a time. */
@@ -81,7 +81,7 @@ struct quire_pool_stats {
     uint32_t open_steps;
     uint64_t steps_committed;
     uint64_t steps_aborted;
-    uint64_t uploads; /* calls of the backend's upload; one a step */
+    uint64_t uploads; /* of tables and lengths: one for each step begun */
 };
 
 /* Sets every field of a config to its default.
@@ -100,7 +100,8 @@ QUIRE_API void quire_pool_config_init(struct quire_pool_config *config);
  * backend lacks the layout, dtype, head dim or block size (the message lists what it has); NOSPACE
  * when the budget holds less than one block a group (the message says how much is needed); NOMEM.
  * Threads: any.
- * Cost: the reservation of the arena; memory is touched as blocks are used. */
+ * Cost: fills the device's tables (4 bytes a slot: groups * max_seqs * max_seq_len / P) and takes
+ * the plans' scratch; the arena is reserved, and touched as blocks are used. */
 QUIRE_API quire_status quire_pool_create(const struct quire_pool_config *config,
                                          struct quire_pool **out, struct quire_error *error);
 
@@ -117,7 +118,7 @@ QUIRE_API void quire_pool_destroy(struct quire_pool *pool);
  * pool: not NULL.
  * Statuses: INVAL for NULL; BUSY while a step is open; DEVICE where the device is lost for good.
  * Threads: any.
- * Cost: O(blocks owned). */
+ * Cost: O(blocks owned + max_seqs). */
 QUIRE_API quire_status quire_pool_reset(struct quire_pool *pool);
 
 /* Reads the counters and gauges of a pool.

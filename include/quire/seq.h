@@ -143,7 +143,8 @@ QUIRE_API quire_status quire_seq_read(struct quire_pool *pool, quire_seq seq,
  * step; k, v: as quire_seq_read.
  * Statuses: as quire_seq_read.
  * Threads: the sequence's.
- * Cost: one upload; the data is read before it returns. */
+ * Cost: one upload for each run of at most 64 rows of a block, of K and of V; the data is read
+ * before it returns. */
 QUIRE_API quire_status quire_seq_write(struct quire_pool *pool, quire_seq seq,
                                        const struct quire_rows *rows, const void *k, const void *v);
 

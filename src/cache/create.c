@@ -108,6 +108,10 @@ static quire_status check_config(const struct quire_pool_config *config, struct 
     if (config->struct_size != sizeof *config || config->backend == NULL)
         return quire__fail(error, QUIRE_E_INVAL,
                            "config needs quire_pool_config_init and a backend");
+    const struct quire_backend *backend = config->backend;
+    if (backend->struct_size != sizeof *backend || backend->memory == NULL ||
+        ((backend->caps.flags & QUIRE_CAP_KV) != 0 && backend->kv == NULL))
+        return quire__fail(error, QUIRE_E_INVAL, "the backend is of another version or incomplete");
     if (config->layout > QUIRE_LAYOUT_PAGED)
         return quire__fail(error, QUIRE_E_INVAL, "layout %u is unknown", config->layout);
     if (config->max_seqs == 0 || config->max_step_tokens == 0 || config->max_open_steps == 0)
@@ -133,6 +137,9 @@ static quire_status size_pool(const struct quire_pool *pool, const struct quire_
         blocks = config->memory_bytes / layout->block_bytes;
     if (blocks >= QUIRE_BLOCK_NONE)
         blocks = QUIRE_BLOCK_NONE - 1;
+    if (config->num_blocks != 0 && blocks < layout->num_tables)
+        return quire__fail(error, QUIRE_E_NOSPACE, "%u blocks; at least one a group is needed, %u",
+                           config->num_blocks, layout->num_tables);
     if (blocks < layout->num_tables)
         return quire__fail(error, QUIRE_E_NOSPACE,
                            "%llu bytes of K/V memory hold no block; at least %llu are needed",

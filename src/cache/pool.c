@@ -27,6 +27,7 @@ quire_status quire_pool_reset(struct quire_pool *pool)
             if (pool->seqs[i].live)
                 quire__seq_end(pool, &pool->seqs[i]);
         }
+        status = pool->failed ? QUIRE_E_DEVICE : QUIRE_OK;
     }
     quire__pool_unlock(pool);
     return status;

@@ -11,6 +11,7 @@
  *      +---------------+  commit, abort */
 #include "cache/pool.h"
 
+#include <math.h>
 #include <string.h>
 
 /* ---- slots and handles ---- */
@@ -359,7 +360,8 @@ quire_status quire_step_attend(struct quire_pool *pool, quire_step step, uint32_
     quire_attend_params_init(&used);
     if (params != NULL)
         used = *params;
-    if (used.struct_size != sizeof used ||
+    if (used.struct_size != sizeof used || !isfinite(used.scale) || !isfinite(used.softcap) ||
+        used.softcap < 0.0f ||
         !has_shape(q, open->num_tokens, geometry->num_heads, geometry->head_dim) ||
         !has_shape(out, open->num_tokens, geometry->num_heads, geometry->head_dim_v) ||
         (is_given(&used.lse) && !has_shape(&used.lse, open->num_tokens, 1, geometry->num_heads)) ||
