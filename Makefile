@@ -28,7 +28,7 @@ demo:
 	@scripts/setup.sh demo
 	@scripts/build.sh release quire-cli
 	@model=$${QUIRE_DEMO_MODEL:-$$(scripts/get_model.sh)} && \
-	build/release/quire run -m "$$model" -p "$$QUIRE_DEMO_PROMPT" --temp 0.3 --seed 1 --stats
+	build/release/quire run -m "$$model" -p "$$QUIRE_DEMO_PROMPT" -n 256 --temp 0.3 --seed 1 --stats
 
 test:
 	@scripts/setup.sh test

@@ -3,7 +3,7 @@
  *
  * An inference engine computes q, k and v; here a small formula stands in for it. Each step adds
  * tokens to some sequences, stores their K and V layer by layer, and attends over all that is
- * cached. Build: cc embed.c $(pkg-config --cflags --libs quire) */
+ * cached. Build: cc embed.c $(pkg-config --cflags --libs quire) -lm */
 #include <math.h>
 #include <stdio.h>
 

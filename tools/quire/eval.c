@@ -157,14 +157,27 @@ static int evaluate(struct engine *engine, const struct options *options,
 
 /* ---- the answer ---- */
 
+static double mean_nll(const struct evaluation *e)
+{
+    return e->tokens > 0 ? e->nll / (double)e->tokens : 0.0;
+}
+
+/* Whether the logits and what is printed of them are numbers, perplexity included. */
+static int check_result(const struct options *options, const struct evaluation *e)
+{
+    bool numbers = isfinite(mean_nll(e)) && isfinite(exp(mean_nll(e)));
+    for (uint32_t i = 0; numbers && e->last != NULL && i < e->vocabulary; i++)
+        numbers = isfinite(e->last[i]);
+    if (numbers)
+        return CLI_OK;
+    cli_error("%s computes no numbers: its file is damaged", options->engine.model);
+    return CLI_BAD_DATA;
+}
+
 static int print_result(const struct options *options, const struct evaluation *e)
 {
     const bool any = e->tokens > 0;
-    const double mean = any ? e->nll / (double)e->tokens : 0.0;
-    if (any && !isfinite(mean)) {
-        cli_error("%s computes no numbers: its file is damaged", options->engine.model);
-        return CLI_BAD_DATA;
-    }
+    const double mean = mean_nll(e);
     if (options->json)
         return files_print_json(json_pack("{s:I, s:o, s:o}", "tokens", (json_int_t)e->tokens,
                                           "mean_nll", any ? json_real(mean) : json_null(), "ppl",
@@ -200,6 +213,8 @@ static int run(struct engine *engine, const struct options *options)
     }
     if (result == CLI_OK)
         result = evaluate(engine, options, &ids, &e);
+    if (result == CLI_OK)
+        result = check_result(options, &e);
     if (result == CLI_OK && options->logits != NULL)
         result = files_write(options->logits, e.last, (uint64_t)e.vocabulary * sizeof *e.last);
     if (result == CLI_OK)

@@ -104,8 +104,9 @@ int files_write(const char *path, const void *data, uint64_t bytes)
     char temporary[PATH_BYTES_MAX];
     const char *target = path;
     int flags = O_WRONLY | O_CLOEXEC;
-    /* A file beside the target, renamed when it is whole. A device cannot be replaced. */
-    if (stat(path, &st) != 0 || S_ISREG(st.st_mode)) {
+    /* A file beside the target, renamed when it is whole. A device or a link is written in place,
+     * as renaming would replace it. */
+    if (lstat(path, &st) != 0 || S_ISREG(st.st_mode)) {
         int length = snprintf(temporary, sizeof temporary, "%s.%ld.tmp", path, (long)getpid());
         if (length < 0 || (size_t)length >= sizeof temporary) {
             cli_error("cannot write a file with a name of %zu bytes", strlen(path));
@@ -113,9 +114,13 @@ int files_write(const char *path, const void *data, uint64_t bytes)
         }
         target = temporary;
         flags |= O_CREAT | O_EXCL;
+    } else {
+        flags |= O_TRUNC;
     }
     int fd = open(target, flags, 0666);
     bool ok = fd >= 0 && write_all(fd, data, bytes);
+    if (ok && target == temporary && stat(path, &st) == 0)
+        ok = fchmod(fd, st.st_mode & 07777) == 0;
     int os_code = errno;
     if (fd >= 0 && close(fd) != 0 && ok) {
         ok = false;

@@ -98,6 +98,8 @@ static int answer(const struct options *options, struct generation *g,
     bool open_line = g->text.count > 0 && g->text.data[g->text.count - 1] != '\n';
     if (g->print && open_line && !cli_write("\n", 1))
         return CLI_BAD_DATA;
+    if (end == GENERATION_FULL && !options->json)
+        cli_notice("the context is full: the answer ends here");
     return end == GENERATION_UNPRINTED ? CLI_BAD_DATA : report(options, g, prompt);
 }
 
