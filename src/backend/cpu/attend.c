@@ -10,6 +10,12 @@
 #include <math.h>
 #include <string.h>
 
+enum {
+    CACHE_LINE = 64,
+    PREFETCH_ROWS = 32,      /* more rows work on a tile for longer than its loading takes */
+    INLINE_FLOATS = 1 << 14, /* fewer are merged before another thread would have woken */
+};
+
 struct job {
     const struct quire_plan *plan;
     const struct quire_kv_layer *layer;
@@ -91,6 +97,30 @@ static void find_rows(const struct work *w, uint32_t base, uint64_t mask, uint32
     }
 }
 
+static void prefetch(const void *const *rows, uint32_t positions, uint64_t row_bytes)
+{
+    for (uint32_t p = 0; p < positions; p++) {
+        for (uint64_t i = 0; i < row_bytes && rows[p] != NULL; i += CACHE_LINE)
+            __builtin_prefetch((const uint8_t *)rows[p] + i);
+    }
+}
+
+/* Asks for the K rows of the next tile. */
+static void prefetch_tile(const struct work *w, uint32_t base)
+{
+    const struct quire_kv_layer *layer = w->job->layer;
+    uint32_t last = position_of(w, w->rows - 1);
+    if (base > last)
+        return;
+    uint64_t mask = visible(w->job->class, base, last);
+    if (mask == 0)
+        return;
+    uint32_t positions = QUIRE__TILE - (uint32_t)__builtin_clzll(mask);
+    find_rows(w, base, mask, positions);
+    prefetch(w->scratch->key_rows, positions,
+             (uint64_t)layer->head_dim * quire_dtype_bytes(layer->dtype_k));
+}
+
 static void load_tile(const struct work *w, uint32_t positions)
 {
     const struct quire__kernels *k = w->kernels;
@@ -102,6 +132,13 @@ static void load_tile(const struct work *w, uint32_t positions)
         k->keys_f16(s->keys, s->key_rows, positions, layer->head_dim);
     else
         k->keys_bf16(s->keys, s->key_rows, positions, layer->head_dim);
+}
+
+static void load_values(const struct work *w, uint32_t positions)
+{
+    const struct quire__kernels *k = w->kernels;
+    const struct quire_kv_layer *layer = w->job->layer;
+    struct quire__scratch *s = w->scratch;
     if (layer->dtype_v == QUIRE_F32)
         k->values_f32(s->values, w->dim_v, s->value_rows, positions, layer->head_dim_v);
     else if (layer->dtype_v == QUIRE_F16)
@@ -147,6 +184,9 @@ static void do_tile(struct work *w, uint32_t base)
     }
     uint32_t positions = QUIRE__TILE - (uint32_t)__builtin_clzll(all);
     find_rows(w, base, all, positions);
+    if (w->rows <= PREFETCH_ROWS)
+        prefetch(s->value_rows, positions,
+             (uint64_t)w->job->layer->head_dim_v * quire_dtype_bytes(w->job->layer->dtype_v));
     load_tile(w, positions);
     struct quire__tile tile = {
         .rows = end - first,
@@ -165,6 +205,9 @@ static void do_tile(struct work *w, uint32_t base)
     };
     w->kernels->scores(&tile);
     w->kernels->softmax(&tile);
+    load_values(w, positions);
+    if (w->rows <= PREFETCH_ROWS)
+        prefetch_tile(w, base + QUIRE__TILE);
     w->kernels->accumulate(&tile);
 }
 
@@ -293,6 +336,14 @@ static bool take_lse(const struct quire_backend *backend, const struct quire_vie
             quire__span_is(&job->lse, tokens, heads, 1));
 }
 
+static void merge_all(void *argument, uint32_t index, uint32_t thread)
+{
+    const struct job *job = argument;
+    (void)index;
+    for (uint32_t i = 0; i < job->class->num_merges; i++)
+        merge_unit(argument, i, thread);
+}
+
 quire_status quire__cpu_attend(struct quire_backend *backend, struct quire_plan *plan,
                                uint32_t layer_index, const struct quire_view *q,
                                const struct quire_view *out,
@@ -319,6 +370,9 @@ quire_status quire__cpu_attend(struct quire_backend *backend, struct quire_plan 
         !take_lse(backend, &params->lse, &job))
         return QUIRE_E_INVAL;
     quire__threads_run(plan->cpu->threads, attend_unit, &job, class->num_units);
-    quire__threads_run(plan->cpu->threads, merge_unit, &job, class->num_merges);
+    if (class->num_merges != 0 && class->num_slots * plan->slot_floats < INLINE_FLOATS)
+        quire__threads_run(plan->cpu->threads, merge_all, &job, 1);
+    else
+        quire__threads_run(plan->cpu->threads, merge_unit, &job, class->num_merges);
     return QUIRE_OK;
 }

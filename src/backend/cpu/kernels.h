@@ -19,7 +19,7 @@ enum {
     QUIRE__SPLIT = 512,
     QUIRE__LANES_MAX = 16,
     QUIRE__HEAD_DIM_MAX = 512,
-    QUIRE__TOKENS_DIRECT = 4, /* up to so many tokens, weights are decoded in registers */
+    QUIRE__TOKENS_DIRECT = 8, /* up to so many tokens, weights are decoded in registers */
 };
 
 /* The state of one row between tiles, and the partial result of one split: a head of

@@ -383,6 +383,7 @@ static void build_class(struct quire_plan *plan, struct quire__class *c)
                 break;
         }
     }
+    c->num_slots = (uint64_t)next_slot;
 }
 
 static quire_status plan_build(struct quire_backend *backend, struct quire_plan *plan,

@@ -33,6 +33,7 @@ struct quire__merge {
 struct quire__class {
     uint32_t num_heads, num_kv_heads, window, sink_positions;
     uint32_t num_units, num_merges;
+    uint64_t num_slots;          /* in use */
     struct quire__unit *units;   /* [max_units] */
     struct quire__merge *merges; /* [max_merges] */
 };

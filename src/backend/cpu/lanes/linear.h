@@ -91,33 +91,37 @@ KERNEL void panel_dot(const struct quire__linear *t)
 
 /* ---- decoding units of 32 weights; formats and formulas: ref/weights.h ---- */
 
-/* d scale and -m offset of the 8 units of a Q4_K or Q5_K block, four bytes at a time. */
+/* d scale, then -m offset, of the 8 units of a Q4_K or Q5_K block, four bytes at a time. */
 FN void prepare_block_K(float *scales, const uint8_t *block)
 {
     uint32_t a = u32_at(block + 4), b = u32_at(block + 8), c = u32_at(block + 12);
-    uint32_t scale[2] = {a & 0x3f3f3f3fu, (c & 0x0f0f0f0fu) | (a >> 6 & 0x03030303u) << 4};
-    uint32_t offset[2] = {b & 0x3f3f3f3fu, (c >> 4 & 0x0f0f0f0fu) | (b >> 6 & 0x03030303u) << 4};
-    float d = half_at(block), m = -half_at(block + 2);
+    uint32_t words[4] = {
+        a & 0x3f3f3f3fu,
+        (c & 0x0f0f0f0fu) | (a >> 6 & 0x03030303u) << 4,
+        b & 0x3f3f3f3fu,
+        (c >> 4 & 0x0f0f0f0fu) | (b >> 6 & 0x03030303u) << 4,
+    };
+    vf d = v_set1(half_at(block)), m = v_set1(-half_at(block + 2));
     UNROLL
-    for (uint32_t j = 0; j < 8; j++) {
-        scales[2 * j] = d * (float)(scale[j / 4] >> (j % 4 * 8) & 255);
-        scales[2 * j + 1] = m * (float)(offset[j / 4] >> (j % 4 * 8) & 255);
+    for (int i = 0; i < 16; i += LANES) {
+        vf factor = v_if_bits(0xffu >> i, d, m);
+        v_store(scales + i, v_float(v_from_u8((const uint8_t *)words + i)) * factor);
     }
 }
 
 /* d scale of both halves of the 8 units of a Q6_K block. */
 FN void prepare_block_6K(float *scales, const uint8_t *block)
 {
-    float d = half_at(block + 208);
+    vf d = v_set1(half_at(block + 208));
     UNROLL
-    for (int i = 0; i < 16; i++)
-        scales[i] = d * (float)(int8_t)block[192 + i];
+    for (int i = 0; i < 16; i += LANES)
+        v_store(scales + i, v_float(v_from_i8(block + 192 + i)) * d);
 }
 
 enum { BLOCK_UNITS = 8 }; /* units of a block of 256 weights, whose scales are unpacked together */
 
-/* The scales of the block that starts at a unit: [2 u] and [2 u + 1] are for its unit u. Formats of
- * smaller blocks have none. type is a constant. */
+/* The 16 scales of the block that starts at a unit. Formats of smaller blocks have none. type is a
+ * constant. */
 FN void prepare(uint32_t type, float *scales, const uint8_t *row, size_t unit)
 {
     if (type == QUIRE_W_Q4_K)
@@ -215,7 +219,7 @@ FN void decode_Q4_K(vf *w, const uint8_t *row, size_t unit, const float *scales)
 {
     int shift = (int)(unit % 2 * 4);
     const uint8_t *q = row + unit / 8 * 144 + 16 + unit % 8 / 2 * 32;
-    vf d = v_set1(scales[0]), m = v_set1(scales[1]);
+    vf d = v_set1(scales[unit % 8]), m = v_set1(scales[8 + unit % 8]);
     UNROLL
     for (int i = 0; i < UNIT_VECTORS; i++)
         w[i] = v_fma(v_float(v_from_u8(q + i * LANES) >> shift & 15), d, m);
@@ -226,7 +230,7 @@ FN void decode_Q5_K(vf *w, const uint8_t *row, size_t unit, const float *scales)
     const uint8_t *block = row + unit / 8 * 176;
     int j = (int)(unit % 8), shift = j % 2 * 4;
     const uint8_t *high = block + 16, *q = block + 48 + j / 2 * 32;
-    vf d = v_set1(scales[0]), m = v_set1(scales[1]);
+    vf d = v_set1(scales[unit % 8]), m = v_set1(scales[8 + unit % 8]);
     UNROLL
     for (int i = 0; i < UNIT_VECTORS; i++) {
         vi low = v_from_u8(q + i * LANES) >> shift & 15;
@@ -244,7 +248,7 @@ FN void decode_Q6_K(vf *w, const uint8_t *row, size_t unit, const float *scales)
     for (int i = 0; i < UNIT_VECTORS; i++) {
         vi whole = v_from_u8(low + i * LANES) >> (j / 2 * 4) & 15;
         whole |= (v_from_u8(high + i * LANES) >> (2 * j) & 3) << 4;
-        w[i] = v_set1(scales[i * LANES / 16]) * v_float(whole - 32);
+        w[i] = v_set1(scales[2 * (unit % 8) + (size_t)(i * LANES / 16)]) * v_float(whole - 32);
     }
 }
 
@@ -335,7 +339,7 @@ FN vf direct_rest(const struct quire__linear *t, uint32_t dtype, const uint8_t *
 FN void direct_block(const struct quire__linear *t, uint32_t r, uint32_t i, uint32_t type, int rows,
                      int tokens)
 {
-    vf acc[QUIRE__TOKENS_DIRECT][DOT_ROWS];
+    vf acc[4][DOT_ROWS];
     float scales[DOT_ROWS][2 * BLOCK_UNITS];
     const uint8_t *row = t->w + r * t->w_stride;
     const float *x = t->x + i * t->x_stride;
@@ -353,8 +357,7 @@ FN void direct_block(const struct quire__linear *t, uint32_t r, uint32_t i, uint
             vf w[UNIT_VECTORS];
             if (unit % BLOCK_UNITS == 0)
                 prepare(type, scales[b], row + (size_t)b * t->w_stride, unit);
-            decode(type, w, row + (size_t)b * t->w_stride, unit,
-                   scales[b] + 2 * (unit % BLOCK_UNITS));
+            decode(type, w, row + (size_t)b * t->w_stride, unit, scales[b]);
             prefetch_unit(type, row, (size_t)(b + rows) * t->w_stride, unit);
             UNROLL
             for (int j = 0; j < UNIT_VECTORS; j++) {
@@ -390,16 +393,18 @@ FN void direct_tokens(const struct quire__linear *t, uint32_t i, uint32_t type, 
 
 FN void direct(const struct quire__linear *t, uint32_t type)
 {
-    uint32_t i = 0;
+    uint32_t i = 0, left = t->tokens;
 #if LANES == 16
-    if (t->tokens == 4) {
-        direct_tokens(t, 0, type, 4);
+    for (; left >= 4; i += 4, left -= 4)
+        direct_tokens(t, i, type, 4);
+    if (left == 3) {
+        direct_tokens(t, i, type, 3);
         return;
     }
 #endif
-    for (; i + 2 <= t->tokens; i += 2)
+    for (; left >= 2; i += 2, left -= 2)
         direct_tokens(t, i, type, 2);
-    if (i < t->tokens)
+    if (left == 1)
         direct_tokens(t, i, type, 1);
 }
 
@@ -412,7 +417,7 @@ FN void dequant(float *to, const uint8_t *row, size_t columns, uint32_t type)
         vf w[UNIT_VECTORS];
         if (unit % BLOCK_UNITS == 0)
             prepare(type, scales, row, unit);
-        decode(type, w, row, unit, scales + 2 * (unit % BLOCK_UNITS));
+        decode(type, w, row, unit, scales);
         UNROLL
         for (int i = 0; i < UNIT_VECTORS; i++)
             v_store(to + unit * UNIT + (size_t)(i * LANES), w[i]);
