@@ -71,12 +71,12 @@ struct quire_pool_stats {
     uint64_t block_bytes; /* K and V of every layer of one group over P positions */
     uint64_t blocks_total;
     uint64_t blocks_free;
-    uint64_t blocks_owned;  /* held by a sequence or a step */
-    uint64_t blocks_cached; /* held by nobody, findable */
-    uint64_t blocks_in_transit;
-    uint64_t blocks_peak;    /* most blocks not free at any moment */
-    uint64_t bytes_used;     /* of K and V in blocks that are not free */
-    uint64_t metadata_bytes; /* host memory for blocks, tables and tokens, as reserved */
+    uint64_t blocks_owned;      /* held by a sequence or a step */
+    uint64_t blocks_cached;     /* held by nobody, findable; 0 in this version */
+    uint64_t blocks_in_transit; /* 0 in this version */
+    uint64_t blocks_peak;       /* most blocks not free at any moment */
+    uint64_t bytes_used;        /* of K and V in blocks that are not free */
+    uint64_t metadata_bytes;    /* host memory for blocks, tables and tokens, as reserved */
     uint32_t seqs;
     uint32_t open_steps;
     uint64_t steps_committed;
@@ -129,8 +129,8 @@ QUIRE_API quire_status quire_pool_reset(struct quire_pool *pool);
  * Cost: constant. */
 QUIRE_API quire_status quire_pool_stats(struct quire_pool *pool, struct quire_pool_stats *stats);
 
-/* Verifies the invariants P1 to P4: every block in one state, references equal to table entries,
- * the sum of states equal to the total.
+/* Verifies the invariants of blocks and sequences: every block in one state, references equal to
+ * table entries, the sum of states equal to the total.
  *
  * pool: not NULL; error: optional, names the first block and invariant that fails.
  * Statuses: INVAL for NULL; CORRUPT when an invariant is broken, which is a bug of the library or

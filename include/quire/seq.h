@@ -17,7 +17,8 @@ typedef struct quire_seq {
     uint64_t id;
 } quire_seq;
 
-/* What a sequence starts from. Fill with quire_seq_config_init. */
+/* What a sequence starts from. Fill with quire_seq_config_init. This version caches no prefixes: a
+ * sequence starts empty whatever its tokens are. */
 struct quire_seq_config {
     uint32_t struct_size;
     const uint32_t *tokens; /* [num_tokens] the prompt to look up, borrowed; NULL: none */

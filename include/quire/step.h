@@ -51,7 +51,8 @@ struct quire_step_view {
  * a sequence is in an open step or max_open_steps are open; LIMIT past max_seq_len, max_seqs or
  * max_step_tokens; NOSPACE; NOMEM where the system refuses the memory of new positions; DEVICE.
  * Threads: the sequences'.
- * Cost: O(items + new blocks), one upload. */
+ * Cost: O(items + new blocks) and one upload, and the plan of the backend: on the CPU a look at
+ * every block that the new tokens see. */
 QUIRE_API quire_status quire_step_begin(struct quire_pool *pool,
                                         const struct quire_step_item *items, uint32_t num_items,
                                         quire_step *step, uint64_t *missing_blocks);

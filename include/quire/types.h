@@ -46,7 +46,7 @@ enum quire_weight_type {
 #undef QUIRE_WEIGHT_ENUM
 };
 
-/* Where the K/V of a sequence lies (DESIGN: two layouts). */
+/* Where the K/V of a sequence lies. */
 enum quire_layout {
     QUIRE_LAYOUT_AUTO = 0,       /* QUIRE_PAGED_KV decides: "0" contiguous, anything else paged */
     QUIRE_LAYOUT_CONTIGUOUS = 1, /* [num_kv_heads, capacity, head_dim], one region a sequence */
