@@ -1,9 +1,8 @@
 /* embed.c - the cache without the engine: two sequences share one pool.
  * SPDX-License-Identifier: Apache-2.0
  *
- * An inference engine computes q, k and v; here a small formula stands in for it. Each step adds
- * tokens to some sequences, stores their K and V layer by layer, and attends over all that is
- * cached. Build: cc embed.c $(pkg-config --cflags --libs quire) -lm */
+ * A small formula stands in for the engine that computes q, k and v.
+ * Build: cc embed.c $(pkg-config --cflags --libs quire) -lm */
 #include <math.h>
 #include <stdio.h>
 
@@ -27,7 +26,7 @@ static quire_status run_step(struct quire_pool *pool, const struct quire_step_it
     quire_step step;
     quire_status status = quire_step_begin(pool, items, num_items, &step, NULL);
     if (status != QUIRE_OK)
-        return status; /* nothing has changed */
+        return status;
     struct quire_view kv = quire_view_host(k, QUIRE_F32, num_tokens, KV_HEADS, DIM);
     struct quire_view vv = quire_view_host(v, QUIRE_F32, num_tokens, KV_HEADS, DIM);
     struct quire_view qv = quire_view_host(q, QUIRE_F32, num_tokens, HEADS, DIM);
@@ -57,9 +56,7 @@ int main(void)
     quire_pool_config_init(&config);
     quire_status status = quire_backend_create("cpu", NULL, &backend, &error);
     config.backend = backend;
-    config.groups = &group;
-    config.num_groups = 1;
-    config.num_blocks = 64;
+    config.groups = &group, config.num_groups = 1, config.num_blocks = 64;
     if (status == QUIRE_OK)
         status = quire_pool_create(&config, &pool, &error);
     quire_seq first = {0}, second = {0};
