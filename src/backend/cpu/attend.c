@@ -186,7 +186,7 @@ static void do_tile(struct work *w, uint32_t base)
     find_rows(w, base, all, positions);
     if (w->rows <= PREFETCH_ROWS)
         prefetch(s->value_rows, positions,
-             (uint64_t)w->job->layer->head_dim_v * quire_dtype_bytes(w->job->layer->dtype_v));
+                 (uint64_t)w->job->layer->head_dim_v * quire_dtype_bytes(w->job->layer->dtype_v));
     load_tile(w, positions);
     struct quire__tile tile = {
         .rows = end - first,
