@@ -367,7 +367,8 @@ static double weigh(struct oracle *o, struct row_bound *bound)
 {
     const struct kt_shape *s = &o->cache->shape;
     double max = o->how->sink_logits ? (double)sink_of(o->head) : -INFINITY;
-    double steps = o->position / QUIRE__TILE + o->position / QUIRE__SPLIT + 4;
+    uint32_t merges = o->position / QUIRE__TILE + o->position / QUIRE__SPLIT + 4;
+    double steps = merges;
     for (uint32_t t = 0; t <= o->position; t++) {
         if (sees(s, o->position, t)) {
             score(o, t);
