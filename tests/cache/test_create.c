@@ -300,6 +300,26 @@ static void test_measure_refuses_what_create_refuses(void **state)
     qt_assert_status(quire_pool_measure(&config, &bytes, &bytes), QUIRE_E_INVAL);
 }
 
+static void test_refuses_an_incomplete_backend(void **state)
+{
+    const struct qt_variant *variant = *state;
+    struct quire_pool_config config;
+    qt_config(&config, variant, &qt_plain);
+    struct quire_backend *whole = qt_backend(variant->backend, 1);
+    struct quire_backend broken = *whole;
+    config.backend = &broken;
+    broken.struct_size = 0;
+    assert_refused(&config, QUIRE_E_INVAL, "backend", "a backend of another version");
+    broken = *whole;
+    broken.memory = NULL;
+    assert_refused(&config, QUIRE_E_INVAL, "backend", "no memory group");
+    broken = *whole;
+    broken.caps.flags |= QUIRE_CAP_KV;
+    broken.kv = NULL;
+    assert_refused(&config, QUIRE_E_INVAL, "backend", "no kv group");
+    quire_backend_destroy(whole);
+}
+
 /* ---- AUTO ---- */
 
 static uint32_t layout_of(struct quire_pool_config *config)
@@ -382,6 +402,7 @@ int main(void)
         QT_TEST(test_config_init_sets_the_documented_defaults, QT_ON_CPU | QT_PAGED),
         QT_TEST(test_refuses_bad_numbers, QT_ALL),
         QT_TEST(test_refuses_null, QT_ALL),
+        QT_TEST(test_refuses_an_incomplete_backend, QT_ALL),
         QT_TEST(test_refuses_layers_in_no_group_or_in_two, QT_ALL),
         QT_TEST(test_lists_what_the_backend_supports, QT_KV),
         QT_TEST(test_refuses_a_budget_below_one_block_a_group, QT_ALL),

@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "support/cache_fixture.h"
 
+#include <math.h>
 #include <string.h>
 
 /* What a wrong call may name. Streams: 0 idle, 1 in the open step, 2 never used; `dead` was
@@ -387,6 +388,30 @@ static quire_status attend_bad_params(struct scene *scene)
     params.struct_size = 1;
     return quire_step_attend(scene->env.pool, scene->open.step, 0, &scene->q, &scene->out, &params);
 }
+static quire_status attend_with(struct scene *scene, float scale, float softcap)
+{
+    struct quire_attend_params params;
+    quire_attend_params_init(&params);
+    params.scale = scale;
+    params.softcap = softcap;
+    return quire_step_attend(scene->env.pool, scene->open.step, 0, &scene->q, &scene->out, &params);
+}
+static quire_status attend_scale_nan(struct scene *scene)
+{
+    return attend_with(scene, (float)NAN, 0.0f);
+}
+static quire_status attend_scale_infinite(struct scene *scene)
+{
+    return attend_with(scene, INFINITY, 0.0f);
+}
+static quire_status attend_softcap_infinite(struct scene *scene)
+{
+    return attend_with(scene, 0.0f, INFINITY);
+}
+static quire_status attend_softcap_negative(struct scene *scene)
+{
+    return attend_with(scene, 0.0f, -1.0f);
+}
 static quire_status attend_bad_lse(struct scene *scene)
 {
     struct quire_attend_params params;
@@ -546,6 +571,10 @@ static const struct misuse table[] = {
     KV_CALL(attend_out_dtype, INVAL),
     KV_CALL(attend_out_past_the_buffer, INVAL),
     KV_CALL(attend_bad_params, INVAL),
+    KV_CALL(attend_scale_nan, INVAL),
+    KV_CALL(attend_scale_infinite, INVAL),
+    KV_CALL(attend_softcap_infinite, INVAL),
+    KV_CALL(attend_softcap_negative, INVAL),
     KV_CALL(attend_bad_lse, INVAL),
     CALL(attend_stale_step, INVAL),
     CALL(commit_twice, INVAL),

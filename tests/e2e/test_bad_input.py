@@ -126,6 +126,12 @@ class BadModel(Case):
         self.refuses('run', '-m', path, '-p', 'hi', says='no numbers')
         self.refuses('eval', '-m', path, '--ids', '/dev/stdin', stdin=b'[1,2,3]',
                      says='no numbers')
+        # One token predicts nothing, yet its logits are no numbers; no file may hold them.
+        for ids in (b'[1,2,3]', b'[5]'):
+            out = self.path('out.f32')
+            self.refuses('eval', '-m', path, '--ids', '/dev/stdin', '--logits', out, stdin=ids,
+                         says='no numbers')
+            self.assertFalse(os.path.exists(out))
 
     def test_unknown_template(self):
         with open(MODEL, 'rb') as file:
@@ -207,6 +213,20 @@ class BadOutput(Case):
                      says='/no/such/folder/x')
         self.refuses('eval', '-m', MODEL, '--ids', self.ids(), '--logits', self.folder.name)
         self.assertEqual(os.listdir(self.folder.name), ['ids.json'])
+
+    def test_logits_keep_links_and_modes(self):
+        """A link is written through, not replaced; a file keeps who may read it."""
+        real, link = self.write('real', 'old'), self.path('link')
+        os.symlink('real', link)
+        self.quire('eval', '-m', MODEL, '--ids', self.ids(), '--logits', link)
+        self.assertTrue(os.path.islink(link))
+        whole = os.path.getsize(real)
+        self.assertGreater(whole, 3)
+        secret = self.write('secret', 'x' * (whole + 9))
+        os.chmod(secret, 0o600)
+        self.quire('eval', '-m', MODEL, '--ids', self.ids(), '--logits', secret)
+        self.assertEqual(os.stat(secret).st_mode & 0o777, 0o600)
+        self.assertEqual(os.path.getsize(secret), whole)
 
     def test_no_partial_logits(self):
         """A file size limit stands for the full disk."""

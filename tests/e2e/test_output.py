@@ -85,6 +85,11 @@ class Run(Case):
         got = self.run_json('-p', TEXT, '-c', str(used + 5), '--temp', '0', '--raw')
         room = used + 5 - len(got['prompt_ids'])
         self.assertLessEqual(len(got['output_ids']), room + 1)
+        # A person is told that the context, not the model, ended the answer.
+        if got['output_ids'][-1] != 2:
+            _, err = self.quire('run', '-m', MODEL, '-p', TEXT, '-c', str(used + 5), '--temp', '0',
+                                '--raw')
+            self.assertIn(b'the context is full', err)
 
     def test_seed(self):
         sampled = ['-p', TEXT, '-n', '40', '--temp', '1.5', '--top-k', '0', '--seed', '11']
