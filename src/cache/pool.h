@@ -121,8 +121,7 @@ static inline uint32_t quire__seq_slot(const struct quire_pool *pool, const stru
 {
     return (uint32_t)(seq - pool->seqs);
 }
-/* Gives every sequence `extra` more blocks in each table. The caller has seen that they are free.
- */
+/* Grows a sequence to `num_blocks` in each table. The caller has seen that they are free. */
 void quire__seq_grow(struct quire_pool *pool, struct quire__seq *seq, uint32_t num_blocks);
 /* Gives the blocks past the first `num_blocks` of each table back, and keeps S2. */
 void quire__seq_shrink(struct quire_pool *pool, struct quire__seq *seq, uint32_t num_blocks);

@@ -63,28 +63,33 @@ struct quire__linear {
     uint32_t tokens;
 };
 
+/* clang-format off */
 /* X(name, parameters). Every kernel works on any alignment that suits the element type, reads and
  * writes nothing outside of its ranges, and gives results that depend on the level alone.
  *
- * load_*, store_*    n elements to or from f32; stores round to nearest even, NaN stays NaN
- * (quiet), too large for f16 becomes infinite. Stores agree bit for bit at all levels. keys_*
- * transposes K rows (one pointer a position, NULL: a column of zeros) into keys[dim][64]; columns
- * up to the next multiple of 16 are set values_*           V rows (NULL: skipped) into
- * values[64][stride], zero from dim to stride scores             s = q . k, the products summed in
- * order of the dimension softmax            softcap, ALiBi, mask; s becomes exp(logit - max), the
- * state's head moves one tile on. A row whose mask is 0 is left alone by this and by accumulate
- * accumulate         sums = sums * alpha + sum of s * v in order of the position
- * merge              folds one split's state into the totals; a max of -inf is skipped
- * finish             out = sums / sum, or 0 where sum is 0; *sink, if not NULL, joins the sum as
- * one more logit; *lse, if not NULL, becomes the log of the whole denominator panel_dot          y
- * = x w' with w as f32: element k is added to lane k mod W, in order of k, the lanes are summed as
- * a fixed tree norm, rotary_*, silu, gelu, add, argmax: one row, as <quire/backend.h> describes;
- * table [n/2][2] holds cosine and sine
+ * load_*, store_*  n elements to or from f32; stores round to nearest even, NaN stays NaN (quiet),
+ *                  too large for f16 becomes infinite. Stores agree bit for bit at all levels
+ * keys_*           transposes K rows (one pointer a position, NULL: a column of zeros) into
+ *                  keys[dim][64]; columns up to the next multiple of 16 are set
+ * values_*         V rows (NULL: skipped) into values[64][stride], zero from dim to stride
+ * scores           s = q . k, the products summed in order of the dimension
+ * softmax          softcap, ALiBi, mask; s becomes exp(logit - max), the state's head moves one
+ *                  tile on. A row whose mask is 0 is left alone by this and by accumulate
+ * accumulate       sums = sums * alpha + sum of s * v in order of the position
+ * merge            folds one split's state into the totals; a split that saw nothing, max -inf and
+ *                  sum 0, is skipped
+ * finish           out = sums / sum, or 0 where sum is 0; *sink, if not NULL, joins the sum as one
+ *                  more logit; *lse, if not NULL, becomes the log of the whole denominator
+ * panel_dot        y = x w' with w as f32: element k is added to lane k mod W, in order of k, the
+ *                  lanes are summed as a fixed tree
+ * norm, rotary_*, silu, gelu, add, argmax
+ *                  one row, as <quire/backend.h> describes; table [n/2][2] holds cosine and sine
  *
  * and for each weight type
- * dequant            one row of weights as f32; the formulas stand in ref/weights.c
- * direct             as panel_dot, the same bits, with the weights as they are; at most
- *                    QUIRE__TOKENS_DIRECT tokens */
+ * dequant          one row of weights as f32; the formulas stand in ref/weights.h
+ * direct           as panel_dot, the same bits, with the weights as they are; at most
+ *                  QUIRE__TOKENS_DIRECT tokens */
+/* clang-format on */
 #define QUIRE__KERNEL_LIST(X)                                                                      \
     X(load_f16, (float *to, const uint16_t *from, size_t n))                                       \
     X(load_bf16, (float *to, const uint16_t *from, size_t n))                                      \
