@@ -9,7 +9,8 @@
  *   G1 every value, string, array element and tensor lies inside the bytes of the file
  *   G2 names of keys are unique, so are names of tensors; neither is empty or has control bytes
  *   G3 a boolean is 0 or 1; the elements of an array are of a known type and no arrays
- *   G4 the tensors' types are known, their data aligned, and no two of them overlap
+ *   G4 the tensors' types are known, their data aligned, and each begins where the one before it
+ *      and its padding end: what a damaged type or shape makes too large or too small is seen
  *
  * Source of the layout: the GGUF specification, version 3. */
 #include "model/gguf.h"
@@ -438,6 +439,24 @@ static int compare_spans(const void *left, const void *right)
     return (a->begin > b->begin) - (a->begin < b->begin);
 }
 
+/* G4 of the tensors in order of their data. Ends are inside the file, so rounding them up does not
+ * wrap. */
+static quire_status check_neighbours(const struct quire__gguf *g, struct reader *r,
+                                     const struct span *spans, uint64_t alignment)
+{
+    for (uint64_t i = 1; i < g->num_tensors; i++) {
+        uint64_t end = spans[i - 1].end;
+        if (spans[i].begin == quire__round_up(end, alignment))
+            continue;
+        r->item = g->tensors[spans[i].item].name;
+        r->at = spans[i].begin;
+        return fail_at(r, QUIRE_E_CORRUPT, "its data %s that of '%s'",
+                       end > spans[i].begin ? "overlaps" : "leaves a gap behind",
+                       show(g->tensors[spans[i - 1].item].name).text);
+    }
+    return QUIRE_OK;
+}
+
 /* Finds the data of every tensor; the walk stands behind the last tensor's description. */
 static quire_status place_tensors(struct quire__gguf *g, struct reader *r, struct span *spans)
 {
@@ -465,15 +484,7 @@ static quire_status place_tensors(struct quire__gguf *g, struct reader *r, struc
         t->data = r->data + span->begin;
     }
     qsort(spans, (size_t)g->num_tensors, sizeof spans[0], compare_spans);
-    for (uint64_t i = 1; i < g->num_tensors; i++) {
-        if (spans[i - 1].end > spans[i].begin) {
-            r->item = g->tensors[spans[i].item].name;
-            r->at = spans[i].begin;
-            return fail_at(r, QUIRE_E_CORRUPT, "its data overlaps that of '%s'",
-                           show(g->tensors[spans[i - 1].item].name).text);
-        }
-    }
-    return QUIRE_OK;
+    return check_neighbours(g, r, spans, alignment);
 }
 
 static quire_status read_tensors(struct quire__gguf *g, struct reader *r)

@@ -519,6 +519,16 @@ static void data_overlap(struct qt_writer *w)
     put_zeros(w, 96);
 }
 
+/* What a flipped bit of the first tensor's type looks like: Q4_1 read as the smaller Q4_0. */
+static void data_gap(struct qt_writer *w)
+{
+    put_header(w, 2, 0);
+    put_tensor(w, "first", QUIRE_W_Q4_0, DIMS(512), 0);
+    put_tensor(w, "second", QUIRE_W_F32, DIMS(8), 320);
+    pad(w, 32);
+    put_zeros(w, 352);
+}
+
 #define BAD(build, code, says)                                                                     \
     {                                                                                              \
 #build, (build), QUIRE_E_##code, (says)                                                    \
@@ -579,6 +589,8 @@ const struct qt_gguf_file qt_gguf_files[] = {
     BAD(data_behind, CORRUPT, "its data of 4 bytes passes the end of the file"),
     BAD(data_endless, CORRUPT, "its data of 4 bytes passes the end of the file"),
     BAD(data_overlap, CORRUPT, "tensor 'middle' at byte 192: its data overlaps that of 'first'"),
+    BAD(data_gap, CORRUPT,
+        "tensor 'second' at byte 448: its data leaves a gap behind that of 'first'"),
 };
 
 const size_t qt_gguf_num_files = QUIRE_ARRAY_LEN(qt_gguf_files);
