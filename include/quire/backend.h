@@ -207,6 +207,13 @@ struct quire_attend_params {
     struct quire_view lse;     /* f32 [T,H]: log of the denominator; buffer and host NULL: none */
 };
 
+/* Rows 0 .. rows of every layer of a group, from one page to another. */
+struct quire_block_copy {
+    uint32_t group;
+    uint32_t from, to; /* pages of the arena, different */
+    uint32_t rows;     /* at most the positions of a page */
+};
+
 struct quire_kv_ops {
     /* Makes a plan that can be built again for every step; all its memory is taken here. The spec
      * is copied; its layers, arena, tables and lens must outlive the plan. */
@@ -217,6 +224,9 @@ struct quire_kv_ops {
      * slots were uploaded before. */
     quire_status (*plan_build)(struct quire_backend *, struct quire_plan *,
                                const struct quire_step_desc *);
+    /* Queues copies of rows, one after the other. Rows past the copied ones are not touched. */
+    quire_status (*copy)(struct quire_backend *, struct quire_plan *,
+                         const struct quire_block_copy *copies, uint32_t num_copies);
     /* Converts k [T,G,D] and v [T,G,Dv] to the layer's dtypes and stores them in its pages. */
     quire_status (*write)(struct quire_backend *, struct quire_plan *, uint32_t layer,
                           const struct quire_view *k, const struct quire_view *v);

@@ -5,6 +5,9 @@
  * mirror of both. Any number of sequences up to max_seqs share it. Everything is taken at creation;
  * later calls do not allocate, but quire_pool_check.
  *
+ * Blocks are shared: a prefix that was computed once is found by every later sequence with the same
+ * salt and adapter (seq.h), and stays findable until its blocks are needed.
+ *
  * Threads: every function of pool.h, seq.h and step.h may be called from any thread; one mutex
  * guards a pool. A sequence, and a step, belong to one thread at a time. */
 #ifndef QUIRE_POOL_H
@@ -41,6 +44,14 @@ struct quire_group_config {
     uint32_t sink_positions; /* first positions that every token sees besides its window */
 };
 
+/* Which cached block goes first when a pool needs one. Either way a chain loses its tail before its
+ * head (E1), and blocks that somebody holds never go. */
+enum quire_eviction {
+    QUIRE_EVICT_LRU = 0,  /* least recently used */
+    QUIRE_EVICT_COST = 1, /* what saves the fewest tokens for its bytes: hits x cost of recomputing,
+                             ageing (GreedyDual-Size-Frequency, HPL-98-69R1) */
+};
+
 /* How a pool is made. Fill with quire_pool_config_init, then set backend and groups. All pointers
  * are borrowed for the call, but backend and memory, which must outlive the pool. */
 struct quire_pool_config {
@@ -48,16 +59,26 @@ struct quire_pool_config {
     struct quire_backend *backend;
     const struct quire_group_config *groups; /* [num_groups] */
     uint32_t num_groups;
-    uint32_t layout;           /* enum quire_layout; default AUTO */
-    uint32_t dtype_k, dtype_v; /* enum quire_dtype F32, F16 or BF16; default F16 */
-    uint32_t block_size;       /* P, positions per block; default 16. Contiguous: the positions by
-                                  which memory follows the length */
-    uint32_t max_seqs;         /* sequences alive at once; default 16 */
-    uint32_t max_seq_len;      /* positions of one sequence; default 4096 */
-    uint32_t max_step_tokens;  /* rows of one step; default 512 */
-    uint32_t max_open_steps;   /* steps open at once; default 4 */
-    uint64_t memory_bytes;     /* budget for K and V; default 1 GiB */
-    uint32_t num_blocks;       /* blocks instead of a budget; 0: from memory_bytes */
+    uint32_t layout;            /* enum quire_layout; default AUTO */
+    uint32_t dtype_k, dtype_v;  /* enum quire_dtype F32, F16 or BF16; default F16 */
+    uint32_t block_size;        /* P, positions per block; default 16. Contiguous: the positions by
+                                   which memory follows the length */
+    uint32_t max_seqs;          /* sequences alive at once; default 16 */
+    uint32_t max_seq_len;       /* positions of one sequence; default 4096 */
+    uint32_t max_step_tokens;   /* rows of one step; default 512 */
+    uint32_t max_open_steps;    /* steps open at once; default 4 */
+    uint64_t memory_bytes;      /* budget for K and V; default 1 GiB */
+    uint32_t num_blocks;        /* blocks instead of a budget; 0: from memory_bytes */
+    uint32_t vocab_size;        /* tokens must be below it; 0: any u32 is a token */
+    uint32_t eviction;          /* enum quire_eviction; default LRU */
+    uint32_t merge_equal;       /* 1: two sequences that computed the same block end with one. For
+                                   engines whose rows do not depend on the batch; default 0 */
+    uint32_t rollback_max;      /* positions that truncate and fork can take back in a group with a
+                                   window, whatever is cached; default 64 */
+    uint32_t max_pins;          /* pins alive at once; default 64 */
+    uint32_t max_pinned_blocks; /* that all pins together hold; 0: half of the pool */
+    uint32_t event_capacity;    /* events kept for quire_pool_events; 0, the default: none */
+    uint32_t recent_lookups;    /* lookups that the recent_* figures look back on; default 1000 */
     void *memory; /* caller's arena of memory_bytes, 64-byte aligned; NULL: the backend's.
                      Contiguous needs max_seqs whole regions in it */
 };
@@ -71,17 +92,79 @@ struct quire_pool_stats {
     uint64_t block_bytes; /* K and V of every layer of one group over P positions */
     uint64_t blocks_total;
     uint64_t blocks_free;
-    uint64_t blocks_owned;      /* held by a sequence or a step */
-    uint64_t blocks_cached;     /* held by nobody, findable; 0 in this version */
+    uint64_t blocks_owned;      /* held by a sequence, a step or a pin */
+    uint64_t blocks_cached;     /* held by nobody, findable; any allocation may take them */
     uint64_t blocks_in_transit; /* 0 in this version */
     uint64_t blocks_peak;       /* most blocks not free at any moment */
     uint64_t bytes_used;        /* of K and V in blocks that are not free */
-    uint64_t metadata_bytes;    /* host memory for blocks, tables and tokens, as reserved */
+    uint64_t metadata_bytes;    /* host memory for blocks, index, tables, tokens, as reserved */
+    uint64_t block_meta_bytes;  /* of it, what each block costs without tokens and tables */
     uint32_t seqs;
     uint32_t open_steps;
     uint64_t steps_committed;
     uint64_t steps_aborted;
     uint64_t uploads; /* of tables and lengths: one for each step begun */
+
+    /* The prefix index, since creation. */
+    uint64_t index_nodes;   /* block-sized token runs that the index knows now */
+    uint64_t blocks_pinned; /* of the owned */
+    uint32_t pins;
+    uint64_t lookups;           /* sequences created with tokens, and rematches */
+    uint64_t lookup_tokens;     /* that they asked for */
+    uint64_t hit_tokens;        /* that they got */
+    uint64_t recent_lookups;    /* the same three over the last config.recent_lookups of them */
+    uint64_t recent_tokens;     /*   (empty token lists do not count) */
+    uint64_t recent_hit_tokens; /*   */
+    uint64_t blocks_stored;     /* became findable */
+    uint64_t blocks_evicted;    /* were taken from the cache for others */
+    uint64_t blocks_copied;     /* copied because somebody else could read them */
+    uint64_t blocks_merged;     /* given back because an equal block was there */
+    uint64_t blocks_dropped;    /* forgotten by quire_pool_drop or _drop_prefix */
+    uint64_t blocks_released;   /* fell out of a window while their sequence lived */
+    uint64_t events_lost;
+};
+
+/* What one group owns. */
+struct quire_group_stats {
+    uint32_t struct_size;
+    uint32_t window; /* 0: full attention */
+    uint32_t sink_positions;
+    uint32_t num_layers;
+    uint64_t block_bytes_used; /* of a block's bytes, those that this group's layers fill */
+    uint64_t blocks_owned;
+    uint64_t blocks_cached;
+};
+
+/* ---- events ---- */
+
+/* X(name, value, text). Blocks are physical indices: evicted or dropped comes before the block is
+ * stored again, so an index names one content at a time.
+ *
+ * STORED   the block became findable; parent: the block of the same group before it in its prefix
+ * SHARED   a lookup or a fork took blocks; block: the last of them, num_tokens: all positions taken
+ * COPIED   a writer got its own copy; parent: the block copied from, num_tokens: rows copied
+ * EVICTED  the block was taken for another use
+ * DROPPED  the block was forgotten because somebody asked for it */
+#define QUIRE_EVENT_LIST(X)                                                                        \
+    X(STORED, 0, "stored")                                                                         \
+    X(SHARED, 1, "shared")                                                                         \
+    X(COPIED, 2, "copied")                                                                         \
+    X(EVICTED, 3, "evicted")                                                                       \
+    X(DROPPED, 4, "dropped")
+
+enum quire_event_kind {
+#define QUIRE_EVENT_ENUM(name, value, text) QUIRE_EVENT_##name = (value),
+    QUIRE_EVENT_LIST(QUIRE_EVENT_ENUM)
+#undef QUIRE_EVENT_ENUM
+};
+
+struct quire_event {
+    uint64_t number; /* counts all events of the pool from 0 on: a gap is what was lost */
+    uint32_t kind;   /* enum quire_event_kind */
+    uint32_t group;
+    uint32_t block;
+    uint32_t parent;     /* or QUIRE_BLOCK_NONE */
+    uint32_t num_tokens; /* of the block, or as the kind says */
 };
 
 /* Sets every field of a config to its default.
@@ -138,6 +221,39 @@ QUIRE_API quire_status quire_pool_stats(struct quire_pool *pool, struct quire_po
  * Threads: any.
  * Cost: O(blocks + table entries in use). */
 QUIRE_API quire_status quire_pool_check(struct quire_pool *pool, struct quire_error *error);
+
+/* Slices groups so that all of them fill a block about equally, as every block of a pool has the
+ * bytes of the largest group: 3 layers of full attention beside 15 with a window become one group
+ * of 3 and five of 3. Layers of one input group stay in order and keep their geometry.
+ *
+ * groups [num_groups]: what the model has, one for each kind of layer; out [max_out]: the slices,
+ * whose `layers` point into the arrays of `groups`; *num_out: how many.
+ * Statuses: INVAL for NULL, no groups or a group without layers; LIMIT when max_out is too small.
+ * Threads: any.
+ * Cost: O(layers * groups). */
+QUIRE_API quire_status quire_groups_balance(const struct quire_group_config *groups,
+                                            uint32_t num_groups, struct quire_group_config *out,
+                                            uint32_t max_out, uint32_t *num_out);
+
+/* Reads what one group of a paged pool owns.
+ *
+ * pool: not NULL; group: below num_groups; stats: struct_size set by the caller, the rest written.
+ * Statuses: INVAL for NULL, no such group or a bad struct_size; UNSUPPORTED in the contiguous
+ * layout, where a block belongs to all groups.
+ * Threads: any.
+ * Cost: O(blocks). */
+QUIRE_API quire_status quire_pool_group_stats(struct quire_pool *pool, uint32_t group,
+                                              struct quire_group_stats *stats);
+
+/* Takes events out of the pool's ring, oldest first, without its mutex.
+ *
+ * pool: made with event_capacity > 0; events [max_events]; *count: how many were taken; *lost: how
+ * many the full ring refused since creation, optional.
+ * Statuses: INVAL for NULL; UNSUPPORTED without a ring.
+ * Threads: one at a time; any other call may run beside it.
+ * Cost: a copy of what is taken. */
+QUIRE_API quire_status quire_pool_events(struct quire_pool *pool, struct quire_event *events,
+                                         uint32_t max_events, uint32_t *count, uint64_t *lost);
 
 /* Bytes of K and V that one block of each group takes in a geometry, without making a pool.
  *

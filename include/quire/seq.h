@@ -17,8 +17,8 @@ typedef struct quire_seq {
     uint64_t id;
 } quire_seq;
 
-/* What a sequence starts from. Fill with quire_seq_config_init. This version caches no prefixes: a
- * sequence starts empty whatever its tokens are. */
+/* A prefix: what a sequence starts from, and what lookup, pin and drop go by. Fill with
+ * quire_seq_config_init. */
 struct quire_seq_config {
     uint32_t struct_size;
     const uint32_t *tokens; /* [num_tokens] the prompt to look up, borrowed; NULL: none */
@@ -63,15 +63,51 @@ struct quire_kv_cache {
  * Cost: constant. */
 QUIRE_API void quire_seq_config_init(struct quire_seq_config *config);
 
-/* Starts a sequence. Its length says how much of `tokens` the pool had cached.
+/* Starts a sequence. Its length says how much of `tokens` the pool had cached: the longest prefix
+ * that was computed under the same salt and adapter, ending at any token, at most num_tokens - 1,
+ * so that one token is left to compute. The rest of `tokens` is for the caller's steps to add.
  *
  * pool: not NULL; config: borrowed, or NULL for the defaults; *seq: the handle.
- * Statuses: INVAL for NULL, bad struct_size, or tokens NULL with num_tokens > 0; LIMIT when
- * max_seqs are alive; DEVICE after a device error. Threads: any. Cost: constant; takes no block. */
+ * Statuses: INVAL for NULL, bad struct_size, tokens NULL with num_tokens > 0, or a token over
+ * vocab_size; LIMIT for more tokens than max_seq_len, or when max_seqs are alive; DEVICE after a
+ * device error. Threads: any. Cost: O(num_tokens), and O(log) of the blocks that follow the same
+ * prefix; takes no block from anybody. */
 QUIRE_API quire_status quire_seq_create(struct quire_pool *pool,
                                         const struct quire_seq_config *config, quire_seq *seq);
 
-/* Ends a sequence and gives its blocks back at once, from the host mirror.
+/* Looks again, for a sequence that waited while others computed: where more of `config`'s tokens
+ * is cached than the sequence has, it takes the longer prefix.
+ *
+ * pool, seq: a live sequence whose tokens are the first of config's; config: as it was created,
+ * no_lookup is not read; *len: the sequence's length afterwards, optional.
+ * Statuses: INVAL as quire_seq_create and for a stale handle; MISMATCH when the sequence has other
+ * tokens, salt or adapter; BUSY in an open step; LIMIT; DEVICE. Threads: any.
+ * Cost: as quire_seq_create. */
+QUIRE_API quire_status quire_seq_rematch(struct quire_pool *pool, quire_seq seq,
+                                         const struct quire_seq_config *config, uint32_t *len);
+
+/* Starts a sequence that shares the first `len` positions of another one. Nothing is copied until
+ * one of the two writes into a block that both hold. (Contiguous: the rows are copied.)
+ *
+ * pool, seq: a live sequence; len: at most its length; *fork: the handle; *longest: optional, on
+ * NOTFOUND the longest position that works.
+ * Statuses: INVAL for NULL, a stale handle or a larger len; BUSY in an open step; LIMIT when
+ * max_seqs are alive; NOTFOUND where a group's window before `len` has been released and is not
+ * cached any more; NOSPACE and NOMEM (contiguous); DEVICE. Threads: any.
+ * Cost: O(blocks): a reference each. Contiguous: a copy of the K and V of `len` positions. */
+QUIRE_API quire_status quire_seq_fork(struct quire_pool *pool, quire_seq seq, uint32_t len,
+                                      quire_seq *fork, uint32_t *longest);
+
+/* Makes the last, partly filled block of a sequence findable; full ones are since their commit.
+ *
+ * pool, seq: a live sequence.
+ * Statuses: INVAL for a stale handle; BUSY in an open step; UNSUPPORTED in the contiguous layout.
+ * Threads: any.
+ * Cost: constant, and O(log) of the blocks that follow the same prefix. */
+QUIRE_API quire_status quire_seq_publish(struct quire_pool *pool, quire_seq seq);
+
+/* Ends a sequence and gives its blocks back at once, from the host mirror. Its last block becomes
+ * findable too. Blocks that nobody else holds stay cached where they are findable, else are free.
  *
  * pool, seq: a live sequence.
  * Statuses: INVAL for a stale handle (also one destroyed twice); BUSY in an open step.
@@ -87,13 +123,17 @@ QUIRE_API quire_status quire_seq_destroy(struct quire_pool *pool, quire_seq seq)
  * Cost: as quire_seq_truncate. */
 QUIRE_API quire_status quire_seq_reset(struct quire_pool *pool, quire_seq seq);
 
-/* Cuts a sequence to its first `len` positions; blocks past them are free when it returns.
+/* Cuts a sequence to its first `len` positions and gives the blocks past them back.
  *
- * pool, seq: a live sequence; len: at most its length.
- * Statuses: INVAL for a stale handle or a larger len; BUSY in an open step.
+ * pool, seq: a live sequence; len: at most its length; *longest: optional, on NOTFOUND the longest
+ * position, below `len`, that works.
+ * Statuses: INVAL for a stale handle or a larger len; BUSY in an open step; NOTFOUND where a
+ * group's window before `len` has been released (more than rollback_max back) and is not cached any
+ * more: the state is unchanged.
  * Threads: any.
  * Cost: O(blocks given back). */
-QUIRE_API quire_status quire_seq_truncate(struct quire_pool *pool, quire_seq seq, uint32_t len);
+QUIRE_API quire_status quire_seq_truncate(struct quire_pool *pool, quire_seq seq, uint32_t len,
+                                          uint32_t *longest);
 
 /* Reads the committed length.
  *
@@ -103,12 +143,36 @@ QUIRE_API quire_status quire_seq_truncate(struct quire_pool *pool, quire_seq seq
  * Cost: constant. */
 QUIRE_API quire_status quire_seq_length(struct quire_pool *pool, quire_seq seq, uint32_t *len);
 
-/* Reads the tokens that steps committed. They end where the first step without tokens began.
+/* Copies the tokens that the pool knows of a sequence: those of its prefix hit and of its steps, up
+ * to the first step without tokens.
  *
- * pool, seq: a live sequence; *tokens: borrowed until the sequence is next changed; *count: how
- * many. Statuses: INVAL for NULL or a stale handle. Threads: any. Cost: constant. */
-QUIRE_API quire_status quire_seq_tokens(struct quire_pool *pool, quire_seq seq,
-                                        const uint32_t **tokens, uint32_t *count);
+ * pool, seq: a live sequence; tokens [max_tokens]: gets the first of them; *count: how many are
+ * known, which may be more than max_tokens.
+ * Statuses: INVAL for NULL (tokens may be NULL with max_tokens 0) or a stale handle.
+ * Threads: any.
+ * Cost: O(tokens known). */
+QUIRE_API quire_status quire_seq_tokens(struct quire_pool *pool, quire_seq seq, uint32_t *tokens,
+                                        uint32_t max_tokens, uint32_t *count);
+
+/* What one sequence holds. */
+struct quire_seq_stats {
+    uint32_t struct_size;
+    uint32_t len;
+    uint32_t hit_tokens;    /* positions that its creation, rematch or fork found computed */
+    uint64_t blocks;        /* held, over all groups */
+    uint64_t blocks_shared; /* of them, held by others too */
+    uint64_t own_bytes;     /* K and V that would be given back or cached if it ended now */
+    uint64_t shared_bytes;
+};
+
+/* Reads what a sequence holds.
+ *
+ * pool, seq: a live sequence; stats: struct_size set by the caller, the rest written.
+ * Statuses: INVAL for NULL, a stale handle or a bad struct_size.
+ * Threads: any.
+ * Cost: O(its blocks). */
+QUIRE_API quire_status quire_seq_stats(struct quire_pool *pool, quire_seq seq,
+                                       struct quire_seq_stats *stats);
 
 /* Gives the view of one layer (struct quire_kv_cache).
  *
@@ -142,12 +206,68 @@ QUIRE_API quire_status quire_seq_read(struct quire_pool *pool, quire_seq seq,
  *
  * pool, seq: a live sequence; rows: inside the length, or inside length and new tokens of the open
  * step; k, v: as quire_seq_read.
- * Statuses: as quire_seq_read.
+ * Statuses: as quire_seq_read; BUSY for committed rows of a block that is findable or held by
+ * others too (P3).
  * Threads: the sequence's.
  * Cost: one upload for each run of at most 64 rows of a block, of K and of V; the data is read
  * before it returns. */
 QUIRE_API quire_status quire_seq_write(struct quire_pool *pool, quire_seq seq,
                                        const struct quire_rows *rows, const void *k, const void *v);
+
+/* ---- prefixes without a sequence ---- */
+
+/* Says how much of a prefix is cached, and changes nothing: no reference, no recency, no figure.
+ *
+ * pool; config: the prefix; no_lookup is not read; *len: positions that quire_seq_create would
+ * find. Statuses: INVAL and LIMIT as quire_seq_create. Threads: any. Cost: as quire_seq_create. */
+QUIRE_API quire_status quire_pool_lookup(struct quire_pool *pool,
+                                         const struct quire_seq_config *config, uint32_t *len);
+
+/* A prefix that is kept. {0} is never a pin. */
+typedef struct quire_pin {
+    uint64_t id;
+} quire_pin;
+
+/* Keeps what is cached of a prefix, up to all of its tokens, from eviction until it is unpinned,
+ * dropped or the pool is reset.
+ *
+ * pool; config: the prefix; *pin: the handle; *len: positions pinned, optional; error: optional,
+ * says how many blocks the budget lacks.
+ * Statuses: INVAL as quire_seq_create; NOTFOUND when nothing of it is cached; LIMIT past max_pins
+ * or max_pinned_blocks (blocks that several pins hold count for each); UNSUPPORTED in the
+ * contiguous layout; DEVICE. Threads: any. Cost: as quire_seq_create. */
+QUIRE_API quire_status quire_pool_pin(struct quire_pool *pool,
+                                      const struct quire_seq_config *config, quire_pin *pin,
+                                      uint32_t *len, struct quire_error *error);
+
+/* Lets a pinned prefix go: it is cached as any other.
+ *
+ * pool, pin: from quire_pool_pin.
+ * Statuses: INVAL for a stale or dropped pin, or one unpinned twice.
+ * Threads: any.
+ * Cost: O(its blocks). */
+QUIRE_API quire_status quire_pool_unpin(struct quire_pool *pool, quire_pin pin);
+
+/* Forgets every cached block of a tenant and zeroes its bytes, in blocks given back earlier too;
+ * live sequences keep theirs, and those blocks are zeroed when the last holder lets go. Pins of
+ * the tenant end.
+ *
+ * pool; salt: the tenant's, under every adapter.
+ * Statuses: INVAL for NULL; DEVICE. Threads: any.
+ * Cost: O(blocks of the pool) and a fill for each block zeroed. */
+QUIRE_API quire_status quire_pool_drop(struct quire_pool *pool, uint64_t salt);
+
+/* Forgets every cached block whose prefix starts with these tokens, and zeroes it; what the tokens
+ * share with others before their last one stays. Live sequences keep theirs until they let go; pins
+ * of such prefixes end.
+ *
+ * pool; config: the prefix; no tokens: everything under its salt and adapter; *dropped: blocks
+ * forgotten, optional.
+ * Statuses: INVAL and LIMIT as quire_seq_create; DEVICE. Threads: any.
+ * Cost: as quire_seq_create, O(blocks forgotten) and a fill for each block zeroed. */
+QUIRE_API quire_status quire_pool_drop_prefix(struct quire_pool *pool,
+                                              const struct quire_seq_config *config,
+                                              uint64_t *dropped);
 
 #ifdef __cplusplus
 }

@@ -36,23 +36,25 @@ struct quire_step_view {
     uint32_t num_tokens;
     const uint32_t *qo_indptr;     /* [num_items + 1] first row of each item */
     const uint32_t *kv_indptr;     /* [num_items + 1] first entry of each item in kv_indices */
-    const uint32_t *kv_indices;    /* [kv_indptr[num_items]] blocks of each item, in order */
+    const uint32_t *kv_indices;    /* [kv_indptr[num_items]] blocks of each item, in order;
+                                      QUIRE_BLOCK_NONE for those before a window */
     const uint32_t *last_page_len; /* [num_items] positions used in the last block, 1 .. P */
     const uint64_t *slot_mapping;  /* [num_tokens] block * P + row of every new token */
-    uint32_t num_copies;           /* block copies due before the first write; none yet */
+    uint32_t num_copies;           /* copies due before the first write: for the caller on a */
+    const struct quire_block_copy *copies; /* backend without K/V, else done: 0 */
 };
 
 /* Opens a step: reserves positions for all items or for none, builds the plan, and uploads what
- * changed of tables and lengths, once.
+ * changed of tables and lengths, once. Cached blocks are evicted where free ones do not do. A
+ * partly filled block that somebody else can read is copied first: the rows that the item sees.
  *
  * pool: not NULL; items [num_items]: different live sequences, in no open step; *step: the handle;
  * *missing_blocks: optional; on NOSPACE how many blocks are missing.
- * Statuses: INVAL for NULL, no items, a stale handle, n_new 0, or a sequence named twice; BUSY when
- * a sequence is in an open step or max_open_steps are open; LIMIT past max_seq_len, max_seqs or
- * max_step_tokens; NOSPACE; NOMEM where the system refuses the memory of new positions; DEVICE.
- * Threads: the sequences'.
- * Cost: O(items + new blocks) and one upload, and the plan of the backend: on the CPU a look at
- * every block that the new tokens see. */
+ * Statuses: INVAL for NULL, no items, a stale handle, n_new 0, a token over vocab_size, or a
+ * sequence named twice; BUSY when a sequence is in an open step or max_open_steps are open; LIMIT
+ * past max_seq_len, max_seqs or max_step_tokens; NOSPACE; NOMEM where the system refuses the memory
+ * of new positions; DEVICE. Threads: the sequences'. Cost: O(items + new blocks) and one upload,
+ * and the plan of the backend: on the CPU a look at every block that the new tokens see. */
 QUIRE_API quire_status quire_step_begin(struct quire_pool *pool,
                                         const struct quire_step_item *items, uint32_t num_items,
                                         quire_step *step, uint64_t *missing_blocks);
@@ -77,7 +79,9 @@ QUIRE_API quire_status quire_step_attend(struct quire_pool *pool, quire_step ste
                                          const struct quire_view *q, const struct quire_view *out,
                                          const struct quire_attend_params *params);
 
-/* Ends a step and keeps its tokens. Never waits for the device.
+/* Ends a step and keeps its tokens. Never waits for the device. Blocks that are now full become
+ * findable by their tokens (those of a step that wrote nothing do not), and blocks wholly before
+ * a group's window are given back.
  *
  * pool, step: open; n_keep [num_items]: how many new tokens of each item stay (0 .. n_new), or NULL
  * for all. Blocks that hold no kept position are free when it returns.

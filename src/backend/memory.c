@@ -2,7 +2,8 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * A buffer is reserved address space: pages arrive at first touch, so commit only checks its ranges
- * and decommit gives whole OS pages back. Work is done when a call returns. */
+ * and decommit gives whole OS pages back and zeroes the rest, as the content is to be lost. Work is
+ * done when a call returns. */
 #include "backend/backend.h"
 
 #include <string.h>
@@ -77,14 +78,28 @@ static quire_status commit(struct quire_backend *backend, struct quire_buffer *b
     return QUIRE_OK;
 }
 
+/* Zeroes a range: whole OS pages by giving them back, the ends by hand. */
+static void forget(uint8_t *data, uint64_t bytes)
+{
+    uint64_t page = quire__os_page_bytes();
+    uint64_t head = quire__round_up((uintptr_t)data, page) - (uintptr_t)data;
+    head = head < bytes ? head : bytes;
+    uint64_t tail = (bytes - head) % page;
+    memset(data, 0, head);
+    quire__discard(data + head, bytes - head - tail);
+    memset(data + bytes - tail, 0, tail);
+}
+
 static void decommit(struct quire_backend *backend, struct quire_buffer *buffer,
                      const struct quire_range *ranges, uint32_t num_ranges)
 {
     for (uint32_t i = 0; i < num_ranges; i++) {
         uint8_t *data = quire__host_range(backend, buffer, ranges[i].offset, ranges[i].bytes);
         QUIRE_CHECK(data != NULL);
-        if (!buffer->wrapped)
-            quire__discard(data, ranges[i].bytes);
+        if (buffer->wrapped)
+            memset(data, 0, ranges[i].bytes);
+        else
+            forget(data, ranges[i].bytes);
     }
 }
 

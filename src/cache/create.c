@@ -22,6 +22,10 @@ void quire_pool_config_init(struct quire_pool_config *config)
     config->max_step_tokens = 512;
     config->max_open_steps = 4;
     config->memory_bytes = (uint64_t)1 << 30;
+    config->eviction = QUIRE_EVICT_LRU;
+    config->rollback_max = 64;
+    config->max_pins = 64;
+    config->recent_lookups = 1000;
 }
 
 /* ---- what the backend must have ---- */
@@ -122,6 +126,13 @@ static quire_status check_config(const struct quire_pool_config *config, struct 
         return quire__fail(error, QUIRE_E_LIMIT,
                            "at most %u sequences and open steps, %u tokens in a step",
                            QUIRE_MAX_SEQS, QUIRE_MAX_SEQ_LEN);
+    if (config->eviction > QUIRE_EVICT_COST || config->merge_equal > 1)
+        return quire__fail(error, QUIRE_E_INVAL, "eviction is %u and merge_equal %u; 0 or 1 each",
+                           config->eviction, config->merge_equal);
+    if (config->max_pins > QUIRE_MAX_SEQS || config->event_capacity > QUIRE_MAX_SEQ_LEN ||
+        config->recent_lookups > QUIRE_MAX_SEQ_LEN)
+        return quire__fail(error, QUIRE_E_LIMIT, "at most %u pins, %u events and %u recent lookups",
+                           QUIRE_MAX_SEQS, QUIRE_MAX_SEQ_LEN, QUIRE_MAX_SEQ_LEN);
     if (config->memory != NULL && (uintptr_t)config->memory % ARENA_ALIGN != 0)
         return quire__fail(error, QUIRE_E_INVAL, "memory is not aligned to %u bytes", ARENA_ALIGN);
     return QUIRE_OK;
@@ -164,12 +175,66 @@ static uint64_t table_slots(const struct quire_pool *pool)
     return (uint64_t)pool->layout.num_tables * pool->max_seqs * pool->layout.max_blocks;
 }
 
-static uint64_t token_slots(const struct quire_pool *pool)
+static uint64_t tail_slots(const struct quire_pool *pool)
 {
-    return (uint64_t)pool->max_seqs * pool->layout.max_seq_len;
+    return (uint64_t)pool->max_seqs * pool->tail_stride;
 }
 
-static quire_status take_host_memory(struct quire_pool *pool, uint32_t num_blocks)
+static uint32_t recent_capacity(const struct quire_pool_config *config)
+{
+    return config->recent_lookups != 0 ? config->recent_lookups : 1;
+}
+
+/* What finds and evicts: of the paged layout only. */
+static quire_status take_index(struct quire_pool *pool, const struct quire_pool_config *config,
+                               uint32_t num_blocks)
+{
+    if (pool->layout.contiguous)
+        return QUIRE_OK;
+    /* Every sequence and pin may stand on a root of its own; tenants with nothing but cached
+     * blocks share the rest. */
+    uint64_t roots = (uint64_t)pool->max_seqs + pool->max_pins + num_blocks / 16u + 1u;
+    if (roots > UINT32_MAX)
+        return QUIRE_E_NOMEM;
+    quire_status status = quire__index_init(&pool->index, num_blocks, (uint32_t)roots,
+                                            pool->layout.block_size, pool->layout.num_tables);
+    if (status == QUIRE_OK)
+        status = quire__evictor_init(&pool->evictor, config->eviction, num_blocks);
+    if (status == QUIRE_OK)
+        status = quire__events_init(&pool->events, config->event_capacity);
+    return status;
+}
+
+static void start_slots(struct quire_pool *pool)
+{
+    for (uint32_t i = 0; i < pool->max_seqs; i++)
+        pool->seqs[i] = (struct quire__seq){.generation = 1,
+                                            .step = QUIRE__NO_STEP,
+                                            .cursor = QUIRE__NODE_NONE,
+                                            .dirty_from = QUIRE__CLEAN,
+                                            .next_free = i + 1};
+    for (uint32_t i = 0; i < pool->max_pins; i++)
+        pool->pins[i] = (struct quire__pin){.generation = 1, .next_free = i + 1};
+    for (uint32_t i = 0; i < pool->max_open_steps; i++)
+        pool->steps[i].generation = 1;
+}
+
+/* metadata_bytes and block_meta_bytes. */
+static void count_metadata(struct quire_pool *pool, uint32_t num_blocks, uint64_t slot_bytes)
+{
+    uint64_t node_bytes = 0, tokens = 0;
+    if (!pool->layout.contiguous) {
+        node_bytes =
+            quire__index_node_bytes(pool->layout.num_tables) + sizeof(struct quire__candidate);
+        tokens = (uint64_t)num_blocks * pool->layout.block_size * sizeof(uint32_t);
+    }
+    pool->block_meta_bytes = sizeof(struct quire__block) + node_bytes;
+    pool->metadata_bytes = num_blocks * pool->block_meta_bytes + tokens + slot_bytes +
+                           tail_slots(pool) * sizeof *pool->tails;
+}
+
+static quire_status take_host_memory(struct quire_pool *pool,
+                                     const struct quire_pool_config *config, uint32_t num_blocks)
 {
     const struct quire__layout *layout = &pool->layout;
     uint64_t slots = 0, slot_bytes = 0;
@@ -180,7 +245,14 @@ static quire_status take_host_memory(struct quire_pool *pool, uint32_t num_block
     uint64_t uploads = (uint64_t)pool->max_items * (layout->num_tables + 1u);
     if (uploads < 2u * (uint64_t)layout->max_plane_heads)
         uploads = 2u * (uint64_t)layout->max_plane_heads;
+    pool->tail_stride = layout->contiguous ? layout->max_seq_len : layout->block_size;
+    pool->recent.capacity = recent_capacity(config);
     pool->seqs = quire__calloc(pool->max_seqs, sizeof *pool->seqs);
+    pool->first = quire__calloc((uint64_t)pool->max_seqs * layout->num_tables, sizeof *pool->first);
+    pool->regions = quire__calloc(pool->max_seqs, sizeof *pool->regions);
+    pool->pins = quire__calloc((uint64_t)pool->max_pins + 1, sizeof *pool->pins);
+    pool->path = quire__reserve((uint64_t)layout->max_blocks * sizeof *pool->path);
+    pool->recent.ring = quire__reserve(pool->recent.capacity * sizeof *pool->recent.ring);
     pool->steps = quire__calloc(pool->max_open_steps, sizeof *pool->steps);
     pool->lens = quire__calloc(pool->max_seqs, sizeof *pool->lens);
     pool->uploads = quire__calloc(uploads, sizeof *pool->uploads);
@@ -188,20 +260,16 @@ static quire_status take_host_memory(struct quire_pool *pool, uint32_t num_block
     pool->bounce = quire__calloc((uint64_t)layout->max_plane_heads * QUIRE__BOUNCE_ROWS,
                                  layout->max_row_bytes);
     pool->table_indices = quire__reserve(slot_bytes);
-    pool->table_generations = quire__reserve(slot_bytes);
-    pool->tokens = quire__reserve(token_slots(pool) * sizeof *pool->tokens);
-    if (quire__blocks_init(&pool->blocks, num_blocks) != QUIRE_OK || pool->seqs == NULL ||
-        pool->steps == NULL || pool->lens == NULL || pool->uploads == NULL ||
-        pool->ranges == NULL || pool->bounce == NULL || pool->table_indices == NULL ||
-        pool->table_generations == NULL || pool->tokens == NULL)
+    pool->tails = quire__reserve(tail_slots(pool) * sizeof *pool->tails);
+    if (quire__blocks_init(&pool->blocks, num_blocks) != QUIRE_OK ||
+        take_index(pool, config, num_blocks) != QUIRE_OK || pool->seqs == NULL ||
+        pool->first == NULL || pool->regions == NULL || pool->pins == NULL || pool->path == NULL ||
+        pool->recent.ring == NULL || pool->steps == NULL || pool->lens == NULL ||
+        pool->uploads == NULL || pool->ranges == NULL || pool->bounce == NULL ||
+        pool->table_indices == NULL || pool->tails == NULL)
         return QUIRE_E_NOMEM;
-    for (uint32_t i = 0; i < pool->max_seqs; i++)
-        pool->seqs[i] =
-            (struct quire__seq){.generation = 1, .step = QUIRE__NO_STEP, .next_free = i + 1};
-    for (uint32_t i = 0; i < pool->max_open_steps; i++)
-        pool->steps[i].generation = 1;
-    pool->metadata_bytes = num_blocks * sizeof(struct quire__block) + 2 * slot_bytes +
-                           token_slots(pool) * sizeof *pool->tokens;
+    start_slots(pool);
+    count_metadata(pool, num_blocks, slot_bytes);
     return QUIRE_OK;
 }
 
@@ -288,7 +356,9 @@ static quire_status build(struct quire_pool *pool, const struct quire_pool_confi
         status = size_pool(pool, config, &num_blocks, &num_pages, error);
     if (status != QUIRE_OK)
         return status;
-    status = take_host_memory(pool, num_blocks);
+    status = take_host_memory(pool, config, num_blocks);
+    pool->max_pinned_blocks =
+        config->max_pinned_blocks != 0 ? config->max_pinned_blocks : num_blocks / 2;
     if (status == QUIRE_OK)
         status = take_device_memory(pool, config, num_pages);
     if (status == QUIRE_OK)
@@ -319,6 +389,10 @@ quire_status quire_pool_create(const struct quire_pool_config *config, struct qu
     pool->max_items =
         config->max_seqs < config->max_step_tokens ? config->max_seqs : config->max_step_tokens;
     pool->max_open_steps = config->max_open_steps;
+    pool->max_pins = config->max_pins;
+    pool->vocab_size = config->vocab_size;
+    pool->rollback_max = config->rollback_max;
+    pool->merges = config->merge_equal != 0;
     status = build(pool, config, error);
     if (status != QUIRE_OK) {
         quire_pool_destroy(pool);
@@ -349,15 +423,22 @@ void quire_pool_destroy(struct quire_pool *pool)
         memory->buffer_destroy(pool->backend, pool->tables);
         memory->buffer_destroy(pool->backend, pool->arena);
     }
-    quire__unreserve(pool->tokens, token_slots(pool) * sizeof *pool->tokens);
-    quire__unreserve(pool->table_generations, table_slots(pool) * sizeof(uint32_t));
+    quire__unreserve(pool->tails, tail_slots(pool) * sizeof *pool->tails);
     quire__unreserve(pool->table_indices, table_slots(pool) * sizeof(uint32_t));
     quire__free(pool->bounce);
     quire__free(pool->ranges);
     quire__free(pool->uploads);
     quire__free(pool->lens);
     quire__free(pool->steps);
+    quire__unreserve(pool->recent.ring, pool->recent.capacity * sizeof *pool->recent.ring);
+    quire__unreserve(pool->path, pool->layout.max_blocks * sizeof *pool->path);
+    quire__free(pool->pins);
+    quire__free(pool->regions);
+    quire__free(pool->first);
     quire__free(pool->seqs);
+    quire__events_deinit(&pool->events);
+    quire__evictor_deinit(&pool->evictor, pool->blocks.total);
+    quire__index_deinit(&pool->index);
     quire__blocks_deinit(&pool->blocks);
     quire__layout_deinit(&pool->layout);
     (void)pthread_mutex_destroy(&pool->mutex);

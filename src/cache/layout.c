@@ -124,6 +124,22 @@ static bool place_pages(struct quire__layout *self, const struct quire_pool_conf
     return true;
 }
 
+static void fill_tables(struct quire__layout *self, const struct quire_pool_config *config)
+{
+    for (uint32_t t = 0; t < self->num_tables; t++) {
+        const struct quire_group_config *group = &config->groups[t];
+        bool windowed = group->window != 0 && group->window < config->max_seq_len;
+        uint64_t sinks = quire__ceil_div(group->sink_positions, self->block_size);
+        self->tables[t] = (struct quire__table){
+            .window = windowed ? group->window : 0,
+            .sink_blocks = !windowed                  ? 0
+                           : sinks < self->max_blocks ? (uint32_t)sinks
+                                                      : self->max_blocks,
+        };
+        self->has_windows = self->has_windows || windowed;
+    }
+}
+
 quire_status quire__layout_init(struct quire__layout *self, const struct quire_pool_config *config,
                                 uint32_t layout, struct quire_error *error)
 {
@@ -141,13 +157,18 @@ quire_status quire__layout_init(struct quire__layout *self, const struct quire_p
     self->max_blocks = (uint32_t)quire__ceil_div(config->max_seq_len, config->block_size);
     self->page_positions = self->contiguous ? config->max_seq_len : config->block_size;
     self->layers = quire__calloc(num_layers, sizeof *self->layers);
-    if (self->layers == NULL)
+    self->tables = quire__calloc(self->num_tables, sizeof *self->tables);
+    if (self->layers == NULL || self->tables == NULL) {
+        quire__layout_deinit(self);
         return quire__fail(error, QUIRE_E_NOMEM, "no memory for %u layers", self->num_layers);
+    }
     for (uint32_t g = 0; g < config->num_groups && status == QUIRE_OK; g++) {
         const struct quire_group_config *group = &config->groups[g];
         for (uint32_t i = 0; i < group->num_layers && status == QUIRE_OK; i++)
             status = fill_layer(self, config, g, group->layers[i], error);
     }
+    if (!self->contiguous)
+        fill_tables(self, config);
     if (status == QUIRE_OK && !place_pages(self, config))
         status = quire__fail(error, QUIRE_E_LIMIT, "a page is larger than the address space");
     self->block_bytes =
@@ -159,7 +180,9 @@ quire_status quire__layout_init(struct quire__layout *self, const struct quire_p
 
 void quire__layout_deinit(struct quire__layout *self)
 {
+    quire__free(self->tables);
     quire__free(self->layers);
+    self->tables = NULL;
     self->layers = NULL;
 }
 

@@ -9,6 +9,12 @@
 
 enum quire__plane { QUIRE__K = 0, QUIRE__V = 1 };
 
+/* What the layers of one table see. */
+struct quire__table {
+    uint32_t window; /* 0: everything before; always 0 when contiguous, where nothing is let go */
+    uint32_t sink_blocks; /* first blocks of a table with a window that are never let go */
+};
+
 struct quire__layout {
     bool contiguous;
     uint32_t num_layers;
@@ -23,7 +29,9 @@ struct quire__layout {
     uint64_t position_bytes;       /* of K and V of one position over all layers */
     uint32_t max_plane_heads;      /* largest G */
     uint32_t max_row_bytes;        /* largest row of one head */
+    bool has_windows;              /* some table has one */
     struct quire_kv_layer *layers; /* [num_layers] owned */
+    struct quire__table *tables;   /* [num_tables] owned */
 };
 
 /* Checks the shapes of a config and works out the layout (`layout` is not AUTO any more). Statuses

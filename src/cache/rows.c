@@ -4,7 +4,8 @@
  * On the host a row is [G, D], in the cache the rows of a head lie together; both are moved through
  * a bounce buffer of the pool, at most QUIRE__BOUNCE_ROWS positions of one page at a time.
  * Guarded by: pool->mutex, held for the whole call. */
-#include "cache/pool.h"
+#include "cache/copy.h"
+#include "cache/prefix.h"
 
 #include <string.h>
 
@@ -110,17 +111,65 @@ static quire_status move_plane(struct quire_pool *pool, const struct quire__seq 
     return quire__pool_note(pool, status);
 }
 
-/* The end of the positions that may be moved. */
-static uint32_t rows_end(const struct quire_pool *pool, const struct quire__seq *seq, bool to_host)
+/* The item of the open step that holds a sequence; NULL when there is none. */
+static struct quire__step_item *item_of(struct quire_pool *pool, const struct quire__seq *seq)
 {
-    if (to_host || seq->step == QUIRE__NO_STEP)
-        return seq->len;
-    const struct quire__step *step = &pool->steps[seq->step];
+    if (seq->step == QUIRE__NO_STEP)
+        return NULL;
+    struct quire__step *step = &pool->steps[seq->step];
     for (uint32_t i = 0; i < step->num_items; i++) {
         if (step->items[i].slot == quire__seq_slot(pool, seq))
-            return seq->len + step->items[i].n_new;
+            return &step->items[i];
     }
-    return seq->len;
+    return NULL;
+}
+
+/* Whether a window has let some of these rows go. */
+static bool are_gone(const struct quire_pool *pool, const struct quire__seq *seq,
+                     const struct quire_rows *rows)
+{
+    if (pool->layout.contiguous || rows->count == 0)
+        return false;
+    uint32_t table = pool->layout.layers[rows->layer].group, size = pool->layout.block_size;
+    uint32_t first = quire__seq_first(pool, seq)[table];
+    for (uint32_t i = rows->first / size; i <= (rows->first + rows->count - 1) / size; i++) {
+        if (!quire__window_needs(pool, table, first, i))
+            return true;
+    }
+    return false;
+}
+
+/* P3: whether somebody else can read one of these rows, or the index publishes it. */
+static bool are_shared(const struct quire_pool *pool, const struct quire__seq *seq,
+                       const struct quire_rows *rows)
+{
+    if (pool->layout.contiguous || rows->count == 0)
+        return false;
+    uint32_t table = pool->layout.layers[rows->layer].group, size = pool->layout.block_size;
+    const uint32_t *entries = quire__seq_entries(pool, seq, table);
+    for (uint32_t i = rows->first / size; i <= (rows->first + rows->count - 1) / size; i++) {
+        uint32_t first = i * size > rows->first ? 0 : rows->first - i * size;
+        if (quire__copy_is_due(pool, entries[i], first))
+            return true;
+    }
+    return false;
+}
+
+static quire_status check_rows(struct quire_pool *pool, const struct quire__seq *seq,
+                               const struct quire_rows *rows, bool to_host)
+{
+    if (seq == NULL || rows->layer >= pool->layout.num_layers)
+        return QUIRE_E_INVAL;
+    const struct quire__step_item *item = to_host ? NULL : item_of(pool, seq);
+    if ((uint64_t)rows->first + rows->count > (uint64_t)seq->len + (item != NULL ? item->n_new : 0))
+        return QUIRE_E_INVAL;
+    if (!pool->has_kv)
+        return QUIRE_E_UNSUPPORTED;
+    if (pool->failed)
+        return QUIRE_E_DEVICE;
+    if (are_gone(pool, seq, rows))
+        return QUIRE_E_NOTFOUND;
+    return !to_host && are_shared(pool, seq, rows) ? QUIRE_E_BUSY : QUIRE_OK;
 }
 
 static quire_status move_rows(struct quire_pool *pool, quire_seq seq, const struct quire_rows *rows,
@@ -130,20 +179,34 @@ static quire_status move_rows(struct quire_pool *pool, quire_seq seq, const stru
         return QUIRE_E_INVAL;
     quire__pool_lock(pool);
     struct quire__seq *found = quire__seq_find(pool, seq);
-    quire_status status = QUIRE_OK;
-    if (found == NULL || rows->layer >= pool->layout.num_layers ||
-        (uint64_t)rows->first + rows->count > rows_end(pool, found, to_host))
-        status = QUIRE_E_INVAL;
-    else if (!pool->has_kv)
-        status = QUIRE_E_UNSUPPORTED;
-    else if (pool->failed)
-        status = QUIRE_E_DEVICE;
+    quire_status status = check_rows(pool, found, rows, to_host);
     for (int plane = QUIRE__K; plane <= QUIRE__V && status == QUIRE_OK; plane++) {
         if (host[plane] != NULL)
             status = move_plane(pool, found, rows, (enum quire__plane)plane, host[plane], to_host);
     }
+    struct quire__step_item *item = status == QUIRE_OK && !to_host ? item_of(pool, found) : NULL;
+    if (item != NULL && rows->count > 0)
+        item->rows_written = true;
     quire__pool_unlock(pool);
     return status;
+}
+
+void quire__region_wipe(struct quire_pool *pool, uint32_t slot)
+{
+    struct quire__region *region = &pool->regions[slot];
+    const struct quire_memory_ops *memory = pool->backend->memory;
+    quire_status status = QUIRE_OK;
+    for (uint32_t layer = 0; layer < pool->layout.num_layers && pool->has_kv && region->high > 0;
+         layer++) {
+        uint32_t count =
+            quire__layout_ranges(&pool->layout, layer, slot, 0, region->high, pool->ranges);
+        for (uint32_t i = 0; i < count && status == QUIRE_OK; i++)
+            status = memory->fill(pool->backend, pool->arena, pool->ranges[i].offset,
+                                  pool->ranges[i].bytes, 0);
+    }
+    if (status != QUIRE_OK)
+        pool->failed = true; /* as quire__block_wipe */
+    *region = (struct quire__region){0};
 }
 
 quire_status quire_seq_read(struct quire_pool *pool, quire_seq seq, const struct quire_rows *rows,

@@ -1,10 +1,10 @@
-/* seq.c - sequences: handles, lengths, growth, and rows in and out.
+/* seq.c - sequences: handles, growth, creation, truncation and end.
  * SPDX-License-Identifier: Apache-2.0
  *
- * Owns: one row of every table, of lens and of tokens for each sequence.
+ * Owns: one row of every table, of lens and of tails for each sequence.
  * Guarded by: pool->mutex.
  * Invariants: S1, S2, S3 of DESIGN.md. */
-#include "cache/pool.h"
+#include "cache/prefix.h"
 
 #include <string.h>
 
@@ -16,11 +16,6 @@ void quire_seq_config_init(struct quire_seq_config *config)
 
 /* ---- handles ---- */
 
-static quire_seq handle_of(const struct quire_pool *pool, const struct quire__seq *seq)
-{
-    return (quire_seq){(uint64_t)seq->generation << 32 | (quire__seq_slot(pool, seq) + 1u)};
-}
-
 struct quire__seq *quire__seq_find(struct quire_pool *pool, quire_seq seq)
 {
     uint32_t slot = (uint32_t)seq.id - 1u;
@@ -30,8 +25,7 @@ struct quire__seq *quire__seq_find(struct quire_pool *pool, quire_seq seq)
     return found->live && found->generation == (uint32_t)(seq.id >> 32) ? found : NULL;
 }
 
-/* Locks the pool and finds a sequence; unlocked again when the handle is stale. */
-static struct quire__seq *lock_seq(struct quire_pool *pool, quire_seq seq)
+struct quire__seq *quire__seq_lock(struct quire_pool *pool, quire_seq seq)
 {
     if (pool == NULL)
         return NULL;
@@ -48,34 +42,33 @@ void quire__seq_grow(struct quire_pool *pool, struct quire__seq *seq, uint32_t n
 {
     QUIRE_CHECK(num_blocks <= pool->layout.max_blocks);
     for (uint32_t table = 0; table < pool->layout.num_tables; table++) {
-        uint64_t row = quire__pool_row(pool, table, quire__seq_slot(pool, seq));
-        for (uint32_t i = seq->num_blocks; i < num_blocks; i++) {
-            struct quire__block_id id = quire__blocks_take(&pool->blocks);
-            pool->table_indices[row + i] = id.index;
-            pool->table_generations[row + i] = id.generation;
-        }
+        uint32_t *entries = quire__seq_entries(pool, seq, table);
+        for (uint32_t i = seq->num_blocks; i < num_blocks; i++)
+            entries[i] = quire__block_take(pool, table, seq->tenant);
     }
     seq->num_blocks = num_blocks;
 }
 
-/* Takes the memory of a contiguous region past the first `num_blocks` blocks back: up to its end,
- * as the pages that earlier cuts could only use in part may be whole now. */
+/* Takes the memory of a contiguous region past the first `num_blocks` blocks back: up to the
+ * highest position there ever was, as the pages that earlier cuts could only use in part may be
+ * whole now. */
 static void decommit(struct quire_pool *pool, const struct quire__seq *seq, uint32_t num_blocks)
 {
     const struct quire__layout *layout = &pool->layout;
-    uint32_t first = num_blocks * layout->block_size;
-    for (uint32_t layer = 0; layer < layout->num_layers; layer++) {
-        uint32_t count = quire__layout_ranges(layout, layer, quire__seq_slot(pool, seq), first,
-                                              layout->max_seq_len, pool->ranges);
+    uint32_t slot = quire__seq_slot(pool, seq);
+    uint32_t first = num_blocks * layout->block_size, end = pool->regions[slot].high;
+    for (uint32_t layer = 0; layer < layout->num_layers && first < end; layer++) {
+        uint32_t count = quire__layout_ranges(layout, layer, slot, first, end, pool->ranges);
         pool->backend->memory->decommit(pool->backend, pool->arena, pool->ranges, count);
     }
 }
 
 /* S2: the slots of a table past the first `num_blocks` name nothing. A device that cannot be told
  * fails the pool, as its table would name blocks that others take. */
-static void forget_slots(struct quire_pool *pool, const struct quire__seq *seq, uint64_t row,
+static void forget_slots(struct quire_pool *pool, const struct quire__seq *seq, uint32_t table,
                          uint32_t num_blocks)
 {
+    uint64_t row = quire__pool_row(pool, table, quire__seq_slot(pool, seq));
     uint64_t bytes = (uint64_t)(seq->num_blocks - num_blocks) * sizeof(uint32_t);
     uint64_t offset = (row + num_blocks) * sizeof(uint32_t);
     if (pool->backend->memory->fill(pool->backend, pool->tables, offset, bytes, 0xff) != QUIRE_OK)
@@ -86,62 +79,116 @@ void quire__seq_shrink(struct quire_pool *pool, struct quire__seq *seq, uint32_t
 {
     if (num_blocks >= seq->num_blocks)
         return;
-    for (uint32_t table = 0; table < pool->layout.num_tables; table++) {
-        uint64_t row = quire__pool_row(pool, table, quire__seq_slot(pool, seq));
-        for (uint32_t i = seq->num_blocks; i-- > num_blocks;) {
-            struct quire__block_id id = {pool->table_indices[row + i],
-                                         pool->table_generations[row + i]};
-            QUIRE_CHECK(quire__blocks_release(&pool->blocks, id) == QUIRE_OK);
+    uint32_t num_tables = pool->layout.num_tables, *first = quire__seq_first(pool, seq);
+    for (uint32_t i = seq->num_blocks; i-- > num_blocks;) {
+        for (uint32_t table = 0; table < num_tables; table++) {
+            uint32_t *entry = &quire__seq_entries(pool, seq, table)[i];
+            if (*entry == QUIRE_BLOCK_NONE)
+                continue;
+            QUIRE_CHECK(quire__block_release(pool, *entry, seq->wipe) == QUIRE_OK);
+            *entry = QUIRE_BLOCK_NONE;
         }
+    }
+    for (uint32_t table = 0; table < num_tables; table++) {
         if (pool->has_kv && !pool->layout.contiguous)
-            forget_slots(pool, seq, row, num_blocks);
+            forget_slots(pool, seq, table, num_blocks);
+        first[table] = first[table] < num_blocks ? first[table] : num_blocks;
     }
     if (pool->commits)
         decommit(pool, seq, num_blocks);
     seq->num_blocks = num_blocks;
 }
 
+quire_seq quire__seq_start(struct quire_pool *pool, uint64_t salt, uint64_t adapter,
+                           struct quire__seq **out)
+{
+    uint32_t slot = pool->first_free_seq;
+    struct quire__seq *seq = &pool->seqs[slot];
+    pool->first_free_seq = seq->next_free;
+    pool->num_live++;
+    seq->live = true;
+    seq->has_tokens = true;
+    seq->salt = salt;
+    seq->adapter = adapter;
+    seq->tenant = quire__block_tenant(salt);
+    if (!pool->layout.contiguous) {
+        quire__prefix_stand(pool, seq, quire__prefix_make_root(pool, salt, adapter));
+    } else {
+        struct quire__region *region = &pool->regions[slot];
+        if (region->tenant != seq->tenant)
+            quire__region_wipe(pool, slot);
+        region->tenant = seq->tenant;
+    }
+    *out = seq;
+    return (quire_seq){(uint64_t)seq->generation << 32 | (slot + 1u)};
+}
+
 void quire__seq_end(struct quire_pool *pool, struct quire__seq *seq)
 {
+    uint32_t slot = quire__seq_slot(pool, seq);
+    if (!pool->layout.contiguous) {
+        quire__prefix_publish_tail(pool, seq);
+        quire__prefix_refill(pool, seq);
+    }
     quire__seq_shrink(pool, seq, 0);
+    if (!pool->layout.contiguous) {
+        pool->index.nodes[seq->cursor].cursors--;
+        quire__node_prune(pool, seq->cursor);
+    } else if (pool->commits) {
+        pool->regions[slot] = (struct quire__region){0};
+    } else if (seq->wipe) {
+        quire__region_wipe(pool, slot);
+    }
     *seq = (struct quire__seq){.generation = seq->generation + 1u,
                                .step = QUIRE__NO_STEP,
+                               .cursor = QUIRE__NODE_NONE,
+                               .dirty_from = QUIRE__CLEAN,
                                .next_free = pool->first_free_seq};
-    pool->first_free_seq = quire__seq_slot(pool, seq);
+    pool->first_free_seq = slot;
     pool->num_live--;
 }
 
 /* ---- life ---- */
+
+static quire_status create_locked(struct quire_pool *pool, const struct quire_seq_config *config,
+                                  quire_seq *seq)
+{
+    quire_status status = quire__prefix_check(pool, config);
+    if (status == QUIRE_OK && pool->failed)
+        status = QUIRE_E_DEVICE;
+    if (status == QUIRE_OK && pool->first_free_seq == pool->max_seqs)
+        status = QUIRE_E_LIMIT;
+    if (status != QUIRE_OK)
+        return status;
+    struct quire__seq *slot = NULL;
+    *seq = quire__seq_start(pool, config->salt, config->adapter, &slot);
+    if (config->num_tokens == 0)
+        return QUIRE_OK;
+    uint32_t found = 0;
+    if (config->no_lookup == 0)
+        found = quire__prefix_find(pool, config, config->num_tokens - 1);
+    if (found > 0)
+        quire__prefix_adopt(pool, slot, config->tokens, found);
+    quire__prefix_note(pool, config->num_tokens, found);
+    return QUIRE_OK;
+}
 
 quire_status quire_seq_create(struct quire_pool *pool, const struct quire_seq_config *config,
                               quire_seq *seq)
 {
     if (pool == NULL || seq == NULL)
         return QUIRE_E_INVAL;
-    if (config != NULL && (config->struct_size != sizeof *config ||
-                           (config->tokens == NULL && config->num_tokens > 0)))
-        return QUIRE_E_INVAL;
+    struct quire_seq_config none;
+    quire_seq_config_init(&none);
     quire__pool_lock(pool);
-    quire_status status = pool->failed ? QUIRE_E_DEVICE : QUIRE_OK;
-    if (status == QUIRE_OK && pool->first_free_seq == pool->max_seqs)
-        status = QUIRE_E_LIMIT;
-    if (status == QUIRE_OK) {
-        struct quire__seq *slot = &pool->seqs[pool->first_free_seq];
-        pool->first_free_seq = slot->next_free;
-        slot->live = true;
-        slot->has_tokens = true;
-        slot->salt = config != NULL ? config->salt : 0;
-        slot->adapter = config != NULL ? config->adapter : 0;
-        pool->num_live++;
-        *seq = handle_of(pool, slot);
-    }
+    quire_status status = create_locked(pool, config != NULL ? config : &none, seq);
     quire__pool_unlock(pool);
     return status;
 }
 
 quire_status quire_seq_destroy(struct quire_pool *pool, quire_seq seq)
 {
-    struct quire__seq *found = lock_seq(pool, seq);
+    struct quire__seq *found = quire__seq_lock(pool, seq);
     if (found == NULL)
         return QUIRE_E_INVAL;
     quire_status status = found->step != QUIRE__NO_STEP ? QUIRE_E_BUSY : QUIRE_OK;
@@ -151,9 +198,59 @@ quire_status quire_seq_destroy(struct quire_pool *pool, quire_seq seq)
     return status;
 }
 
-quire_status quire_seq_truncate(struct quire_pool *pool, quire_seq seq, uint32_t len)
+/* Takes blocks that a window had let go back from the index, for a sequence that is to end at
+ * `len`. pool->path has the nodes. */
+static void retake(struct quire_pool *pool, struct quire__seq *seq, uint32_t len)
 {
-    struct quire__seq *found = lock_seq(pool, seq);
+    uint32_t end = quire__layout_blocks(&pool->layout, len);
+    for (uint32_t t = 0; t < pool->layout.num_tables; t++) {
+        uint32_t *first = &quire__seq_first(pool, seq)[t];
+        uint32_t *entries = quire__seq_entries(pool, seq, t);
+        uint32_t wanted = quire__window_first(pool, t, len);
+        for (uint32_t i = wanted; i < *first && i < end; i++) {
+            if (entries[i] != QUIRE_BLOCK_NONE)
+                continue; /* a sink */
+            entries[i] = quire__index_blocks(&pool->index, pool->path[i])[t];
+            quire__block_acquire(pool, entries[i]);
+            quire__seq_mark_dirty(seq, i);
+        }
+        if (wanted < *first)
+            *first = wanted;
+    }
+}
+
+bool quire__seq_can_return(struct quire_pool *pool, const struct quire__seq *seq, uint32_t len,
+                           uint32_t *longest)
+{
+    bool holds = true;
+    for (uint32_t t = 0; t < pool->layout.num_tables && holds; t++)
+        holds = quire__seq_first(pool, seq)[t] <= quire__window_first(pool, t, len);
+    if (holds)
+        return true;
+    quire__prefix_path(pool, seq, 0);
+    uint32_t works = quire__window_longest(pool, seq, seq->num_published, len);
+    if (works == len)
+        return true;
+    if (longest != NULL)
+        *longest = works;
+    return false;
+}
+
+static void cut(struct quire_pool *pool, struct quire__seq *seq, uint32_t len)
+{
+    if (!pool->layout.contiguous)
+        quire__prefix_refill(pool, seq);
+    if (pool->layout.has_windows)
+        retake(pool, seq, len);
+    quire__seq_shrink(pool, seq, quire__layout_blocks(&pool->layout, len));
+    quire__prefix_rewind(pool, seq, len);
+    seq->len = len;
+}
+
+quire_status quire_seq_truncate(struct quire_pool *pool, quire_seq seq, uint32_t len,
+                                uint32_t *longest)
+{
+    struct quire__seq *found = quire__seq_lock(pool, seq);
     if (found == NULL)
         return QUIRE_E_INVAL;
     quire_status status = QUIRE_OK;
@@ -161,104 +258,29 @@ quire_status quire_seq_truncate(struct quire_pool *pool, quire_seq seq, uint32_t
         status = QUIRE_E_BUSY;
     else if (len > found->len)
         status = QUIRE_E_INVAL;
-    if (status == QUIRE_OK) {
-        quire__seq_shrink(pool, found, quire__layout_blocks(&pool->layout, len));
-        found->len = len;
-        if (found->num_tokens >= len) {
-            found->num_tokens = len;
-            found->has_tokens = true;
-        }
-    }
+    else if (!quire__seq_can_return(pool, found, len, longest))
+        status = QUIRE_E_NOTFOUND;
+    if (status == QUIRE_OK)
+        cut(pool, found, len);
     quire__pool_unlock(pool);
     return status;
 }
 
 quire_status quire_seq_reset(struct quire_pool *pool, quire_seq seq)
 {
-    return quire_seq_truncate(pool, seq, 0);
+    return quire_seq_truncate(pool, seq, 0, NULL);
 }
 
-quire_status quire_seq_length(struct quire_pool *pool, quire_seq seq, uint32_t *len)
+quire_status quire_seq_publish(struct quire_pool *pool, quire_seq seq)
 {
-    struct quire__seq *found = len != NULL ? lock_seq(pool, seq) : NULL;
+    struct quire__seq *found = quire__seq_lock(pool, seq);
     if (found == NULL)
         return QUIRE_E_INVAL;
-    *len = found->len;
-    quire__pool_unlock(pool);
-    return QUIRE_OK;
-}
-
-quire_status quire_seq_tokens(struct quire_pool *pool, quire_seq seq, const uint32_t **tokens,
-                              uint32_t *count)
-{
-    struct quire__seq *found = tokens != NULL && count != NULL ? lock_seq(pool, seq) : NULL;
-    if (found == NULL)
-        return QUIRE_E_INVAL;
-    *tokens = pool->tokens + (uint64_t)quire__seq_slot(pool, found) * pool->layout.max_seq_len;
-    *count = found->num_tokens;
-    quire__pool_unlock(pool);
-    return QUIRE_OK;
-}
-
-/* ---- the view of one layer ---- */
-
-static struct quire_view plane_view(const struct quire_pool *pool, uint32_t layer,
-                                    enum quire__plane plane, uint32_t page)
-{
-    const struct quire_kv_layer *geometry = &pool->layout.layers[layer];
-    return quire_view_buffer(
-        pool->arena, quire__layout_offset(&pool->layout, layer, plane, page, 0, 0),
-        plane == QUIRE__K ? geometry->dtype_k : geometry->dtype_v, geometry->num_kv_heads,
-        pool->layout.page_positions, plane == QUIRE__K ? geometry->head_dim : geometry->head_dim_v);
-}
-
-static void view_paged(const struct quire_pool *pool, const struct quire__seq *seq, uint32_t layer,
-                       struct quire_kv_cache *cache)
-{
-    const struct quire__layout *layout = &pool->layout;
-    uint32_t slot = quire__seq_slot(pool, seq);
-    uint64_t row = quire__pool_row(pool, layout->layers[layer].group, slot);
-    cache->capacity = layout->max_blocks * layout->block_size;
-    cache->block_size = layout->block_size;
-    cache->num_blocks = pool->blocks.total;
-    cache->block_stride_k = layout->page_bytes / quire_dtype_bytes(cache->dtype_k);
-    cache->block_stride_v = layout->page_bytes / quire_dtype_bytes(cache->dtype_v);
-    cache->block_table = quire_view_buffer(pool->tables, row * sizeof(uint32_t), QUIRE_U32, 1, 1,
-                                           layout->max_blocks);
-    cache->context_lens = quire_view_buffer(
-        pool->tables, pool->lens_offset + slot * sizeof(uint32_t), QUIRE_U32, 1, 1, 1);
-    cache->paged_block_indices = pool->table_indices + row;
-    cache->paged_block_count = seq->num_blocks;
-}
-
-quire_status quire_seq_kv_cache(struct quire_pool *pool, quire_seq seq, uint32_t layer,
-                                struct quire_kv_cache *cache)
-{
-    struct quire__seq *found = cache != NULL ? lock_seq(pool, seq) : NULL;
-    if (found == NULL)
-        return QUIRE_E_INVAL;
-    quire_status status = pool->has_kv ? QUIRE_OK : QUIRE_E_UNSUPPORTED;
-    if (layer >= pool->layout.num_layers)
-        status = QUIRE_E_INVAL;
-    if (status == QUIRE_OK) {
-        const struct quire_kv_layer *geometry = &pool->layout.layers[layer];
-        uint32_t page = pool->layout.contiguous ? quire__seq_slot(pool, found) : 0;
-        *cache = (struct quire_kv_cache){
-            .k = plane_view(pool, layer, QUIRE__K, page),
-            .v = plane_view(pool, layer, QUIRE__V, page),
-            .len = found->len,
-            .capacity = pool->layout.max_seq_len,
-            .num_kv_heads = geometry->num_kv_heads,
-            .head_dim = geometry->head_dim,
-            .head_dim_v = geometry->head_dim_v,
-            .dtype_k = geometry->dtype_k,
-            .dtype_v = geometry->dtype_v,
-            .window = geometry->window,
-            .sink_positions = geometry->sink_positions,
-        };
-        if (!pool->layout.contiguous)
-            view_paged(pool, found, layer, cache);
-    }
+    quire_status status = pool->layout.contiguous ? QUIRE_E_UNSUPPORTED : QUIRE_OK;
+    if (found->step != QUIRE__NO_STEP)
+        status = QUIRE_E_BUSY;
+    if (status == QUIRE_OK)
+        quire__prefix_publish_tail(pool, found);
     quire__pool_unlock(pool);
     return status;
 }

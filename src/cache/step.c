@@ -9,7 +9,8 @@
  *   closed ---------> open  <--------------------
  *      ^               |
  *      +---------------+  commit, abort */
-#include "cache/pool.h"
+#include "cache/copy.h"
+#include "cache/prefix.h"
 
 #include <math.h>
 #include <string.h>
@@ -26,16 +27,20 @@ quire_status quire__step_init(struct quire_pool *pool, struct quire__step *step)
     uint64_t items = pool->max_items;
     step->items = array(items, sizeof *step->items);
     step->parts = array(items, sizeof *step->parts);
+    step->tokens = array(pool->max_step_tokens, sizeof *step->tokens);
+    step->originals = array(items * pool->layout.num_tables, sizeof *step->originals);
+    step->copies = array(items * pool->layout.num_tables, sizeof *step->copies);
     step->layer_written = array(pool->layout.num_layers, sizeof *step->layer_written);
     step->qo_indptr = array(items + 1, sizeof *step->qo_indptr);
     step->kv_indptr = array(items + 1, sizeof *step->kv_indptr);
     step->last_page_len = array(items, sizeof *step->last_page_len);
     step->slot_mapping = array(pool->max_step_tokens, sizeof *step->slot_mapping);
     step->kv_indices = quire__reserve(items * pool->layout.max_blocks * sizeof *step->kv_indices);
-    bool complete = step->items != NULL && step->parts != NULL && step->layer_written != NULL &&
-                    step->qo_indptr != NULL && step->kv_indptr != NULL &&
-                    step->last_page_len != NULL && step->slot_mapping != NULL &&
-                    step->kv_indices != NULL;
+    bool complete = step->items != NULL && step->parts != NULL && step->tokens != NULL &&
+                    step->originals != NULL && step->copies != NULL &&
+                    step->layer_written != NULL && step->qo_indptr != NULL &&
+                    step->kv_indptr != NULL && step->last_page_len != NULL &&
+                    step->slot_mapping != NULL && step->kv_indices != NULL;
     return complete ? QUIRE_OK : QUIRE_E_NOMEM;
 }
 
@@ -50,6 +55,9 @@ void quire__step_deinit(struct quire_pool *pool, struct quire__step *step)
     quire__free(step->kv_indptr);
     quire__free(step->qo_indptr);
     quire__free(step->layer_written);
+    quire__free(step->copies);
+    quire__free(step->originals);
+    quire__free(step->tokens);
     quire__free(step->parts);
     quire__free(step->items);
 }
@@ -92,6 +100,9 @@ static quire_status claim(struct quire_pool *pool, const struct quire_step_item 
     struct quire__seq *seq = quire__seq_find(pool, item->seq);
     if (seq == NULL || item->n_new == 0)
         return QUIRE_E_INVAL;
+    if (item->n_new <= pool->max_step_tokens &&
+        !quire__pool_has_tokens(pool, item->tokens, item->n_new))
+        return QUIRE_E_INVAL;
     uint32_t index = (uint32_t)(step - pool->steps);
     if (seq->step == index)
         return QUIRE_E_INVAL; /* named twice */
@@ -128,13 +139,13 @@ static uint32_t blocks_after(const struct quire_pool *pool, const struct quire__
     return quire__layout_blocks(&pool->layout, (uint64_t)step->parts[i].len + step->parts[i].n_new);
 }
 
-/* Blocks that all items together still need. */
+/* Blocks that all items together still need, copies included. */
 static uint64_t blocks_needed(const struct quire_pool *pool, const struct quire__step *step)
 {
     uint64_t needed = 0;
     for (uint32_t i = 0; i < step->num_items; i++)
         needed += blocks_after(pool, step, i) - step->items[i].num_blocks_before;
-    return needed * pool->layout.num_tables;
+    return needed * pool->layout.num_tables + quire__copies_needed(pool, step);
 }
 
 /* Gives blocks back that an item holds past the first `num_blocks`, and lets its sequence go. */
@@ -148,6 +159,7 @@ static void let_go(struct quire_pool *pool, const struct quire__step_item *item,
 
 static void undo(struct quire_pool *pool, struct quire__step *step)
 {
+    quire__copies_end(pool, step, false);
     for (uint32_t i = 0; i < step->num_items; i++)
         let_go(pool, &step->items[i], step->items[i].num_blocks_before);
     step->num_items = 0;
@@ -163,7 +175,10 @@ static quire_status commit_memory(struct quire_pool *pool, const struct quire__s
     uint64_t end = (uint64_t)num_blocks * layout->block_size;
     end = end < layout->max_seq_len ? end : layout->max_seq_len;
     quire_status status = QUIRE_OK;
-    for (uint32_t layer = 0; layer < layout->num_layers && status == QUIRE_OK; layer++) {
+    if (pool->regions[item->slot].high < end)
+        pool->regions[item->slot].high = (uint32_t)end;
+    for (uint32_t layer = 0; layer < layout->num_layers && status == QUIRE_OK && pool->commits;
+         layer++) {
         uint32_t count = quire__layout_ranges(layout, layer, item->slot, (uint32_t)first,
                                               (uint32_t)end, pool->ranges);
         status = pool->backend->memory->commit(pool->backend, pool->arena, pool->ranges, count);
@@ -179,7 +194,7 @@ static quire_status take_blocks(struct quire_pool *pool, struct quire__step *ste
             continue;
         quire__seq_grow(pool, seq_of(pool, &step->items[i]), num_blocks);
         quire_status status =
-            pool->commits ? commit_memory(pool, &step->items[i], num_blocks) : QUIRE_OK;
+            pool->layout.contiguous ? commit_memory(pool, &step->items[i], num_blocks) : QUIRE_OK;
         if (status != QUIRE_OK)
             return status;
     }
@@ -192,8 +207,10 @@ static quire_status upload_changes(struct quire_pool *pool, const struct quire__
     uint32_t count = 0;
     for (uint32_t i = 0; i < step->num_items; i++) {
         const struct quire__step_item *item = &step->items[i];
+        struct quire__seq *seq = seq_of(pool, item);
         uint32_t first = item->num_blocks_before;
-        uint32_t added = seq_of(pool, item)->num_blocks - first;
+        first = seq->dirty_from < first ? seq->dirty_from : first;
+        uint32_t added = seq->num_blocks - first;
         for (uint32_t t = 0; t < pool->layout.num_tables && added > 0 && !pool->layout.contiguous;
              t++) {
             uint64_t row = quire__pool_row(pool, t, item->slot) + first;
@@ -205,8 +222,12 @@ static quire_status upload_changes(struct quire_pool *pool, const struct quire__
             (struct quire_upload){pool->lens_offset + item->slot * sizeof(uint32_t),
                                   sizeof(uint32_t), &pool->lens[item->slot]};
     }
-    pool->num_uploads++;
-    return pool->backend->memory->upload(pool->backend, pool->tables, pool->uploads, count);
+    pool->figures.uploads++;
+    quire_status status =
+        pool->backend->memory->upload(pool->backend, pool->tables, pool->uploads, count);
+    for (uint32_t i = 0; i < step->num_items && status == QUIRE_OK; i++)
+        seq_of(pool, &step->items[i])->dirty_from = QUIRE__CLEAN;
+    return status;
 }
 
 static quire_status prepare_device(struct quire_pool *pool, struct quire__step *step)
@@ -215,19 +236,19 @@ static quire_status prepare_device(struct quire_pool *pool, struct quire__step *
         return QUIRE_OK;
     struct quire_step_desc desc = {step->num_items, step->num_tokens, step->parts};
     quire_status status = upload_changes(pool, step);
+    if (status == QUIRE_OK && step->num_copies > 0)
+        status = pool->backend->kv->copy(pool->backend, step->plan, step->copies, step->num_copies);
     if (status == QUIRE_OK)
         status = pool->backend->kv->plan_build(pool->backend, step->plan, &desc);
     return quire__pool_note(pool, status);
 }
 
-static void keep_tokens(struct quire_pool *pool, const struct quire__step *step,
-                        const struct quire_step_item *items)
+static void keep_tokens(struct quire__step *step, const struct quire_step_item *items)
 {
     for (uint32_t i = 0; i < step->num_items; i++) {
         const struct quire_step_part *part = &step->parts[i];
-        uint32_t *row = pool->tokens + (uint64_t)part->slot * pool->layout.max_seq_len;
         if (items[i].tokens != NULL)
-            memcpy(row + part->len, items[i].tokens, part->n_new * sizeof *row);
+            memcpy(step->tokens + part->row, items[i].tokens, part->n_new * sizeof *step->tokens);
     }
 }
 
@@ -239,21 +260,25 @@ static quire_status begin_locked(struct quire_pool *pool, const struct quire_ste
         status = claim(pool, &items[i], step);
     if (status == QUIRE_OK) {
         uint64_t needed = blocks_needed(pool, step);
-        uint64_t free_blocks = pool->blocks.in_state[QUIRE__BLOCK_FREE];
-        if (needed > free_blocks) {
+        uint64_t available = quire__blocks_available(&pool->blocks);
+        if (needed > available) {
             status = QUIRE_E_NOSPACE;
-            *missing = needed - free_blocks;
+            *missing = needed - available;
         }
     }
-    if (status == QUIRE_OK)
+    if (status == QUIRE_OK) {
+        quire__copies_begin(pool, step);
         status = take_blocks(pool, step);
+    }
+    if (pool->failed) /* a block could not be zeroed for its new tenant */
+        status = QUIRE_E_DEVICE;
     if (status == QUIRE_OK)
         status = prepare_device(pool, step);
     if (status != QUIRE_OK) {
         undo(pool, step);
         return status;
     }
-    keep_tokens(pool, step, items);
+    keep_tokens(step, items);
     memset(step->layer_written, 0, pool->layout.num_layers);
     step->num_layers_written = 0;
     step->external = !pool->has_kv;
@@ -382,16 +407,26 @@ static void close_step(struct quire_pool *pool, struct quire__step *step)
     pool->num_open--;
 }
 
-static void commit_item(struct quire_pool *pool, const struct quire__step_item *item, uint32_t kept)
+/* Whether the rows of an item are known to be its tokens': written through the step, by the caller
+ * whose kernels they are, or by quire_seq_write. */
+static bool rows_are_there(const struct quire__step *step, const struct quire__step_item *item)
 {
+    return step->external || step->num_layers_written > 0 || item->rows_written;
+}
+
+static void commit_item(struct quire_pool *pool, const struct quire__step *step, uint32_t i,
+                        uint32_t kept)
+{
+    const struct quire__step_item *item = &step->items[i];
     struct quire__seq *seq = seq_of(pool, item);
     if (kept > 0) {
-        seq->has_tokens = seq->has_tokens && item->has_tokens;
         seq->len += kept;
-        if (seq->has_tokens)
-            seq->num_tokens = seq->len;
+        seq->has_tokens = seq->has_tokens && item->has_tokens && rows_are_there(step, item);
+        quire__prefix_append(pool, seq, step->tokens + step->parts[i].row, kept);
     }
     let_go(pool, item, quire__layout_blocks(&pool->layout, seq->len));
+    if (kept > 0)
+        quire__window_release(pool, seq);
 }
 
 quire_status quire_step_commit(struct quire_pool *pool, quire_step step, const uint32_t *n_keep)
@@ -408,10 +443,12 @@ quire_status quire_step_commit(struct quire_pool *pool, quire_step step, const u
         open->num_layers_written < pool->layout.num_layers)
         status = QUIRE_E_INVAL;
     if (status == QUIRE_OK) {
+        quire__copies_end(pool, open, true);
         for (uint32_t i = 0; i < open->num_items; i++)
-            commit_item(pool, &open->items[i], n_keep != NULL ? n_keep[i] : open->items[i].n_new);
+            commit_item(pool, open, i, n_keep != NULL ? n_keep[i] : open->items[i].n_new);
+        quire__pool_keep_young(pool);
         close_step(pool, open);
-        pool->steps_committed++;
+        pool->figures.steps_committed++;
     }
     quire__pool_unlock(pool);
     return status;
@@ -424,7 +461,7 @@ quire_status quire_step_abort(struct quire_pool *pool, quire_step step)
         return QUIRE_E_INVAL;
     undo(pool, open);
     close_step(pool, open);
-    pool->steps_aborted++;
+    pool->figures.steps_aborted++;
     quire__pool_unlock(pool);
     return QUIRE_OK;
 }
@@ -476,6 +513,8 @@ quire_status quire_step_view(struct quire_pool *pool, quire_step step, uint32_t 
             .kv_indices = open->kv_indices,
             .last_page_len = open->last_page_len,
             .slot_mapping = open->slot_mapping,
+            .num_copies = pool->has_kv ? 0 : open->num_copies,
+            .copies = open->copies,
         };
     }
     quire__pool_unlock(pool);

@@ -151,7 +151,7 @@ static void test_defect_double_free_found_only_in_debug(void **state)
     qt_stream_open(&env, &next, 2); /* lives in the same slot, with the same blocks */
     qt_append(&env, &next, 20);
     qt_assert_status(quire_seq_destroy(env.pool, old), QUIRE_E_INVAL);
-    qt_assert_status(quire_seq_truncate(env.pool, old, 0), QUIRE_E_INVAL);
+    qt_assert_status(quire_seq_truncate(env.pool, old, 0, NULL), QUIRE_E_INVAL);
     stats_of(&env, &stats);
     assert_int_equal(stats.blocks_owned, 5);
     assert_int_equal(stats.seqs, 1);

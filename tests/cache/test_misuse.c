@@ -168,23 +168,23 @@ static quire_status destroy_in_step(struct scene *scene)
 }
 static quire_status truncate_null(struct scene *scene)
 {
-    return quire_seq_truncate(NULL, scene->streams[0].seq, 0);
+    return quire_seq_truncate(NULL, scene->streams[0].seq, 0, NULL);
 }
 static quire_status truncate_stale(struct scene *scene)
 {
-    return quire_seq_truncate(scene->env.pool, scene->dead, 0);
+    return quire_seq_truncate(scene->env.pool, scene->dead, 0, NULL);
 }
 static quire_status truncate_longer(struct scene *scene)
 {
-    return quire_seq_truncate(scene->env.pool, scene->streams[0].seq, 7);
+    return quire_seq_truncate(scene->env.pool, scene->streams[0].seq, 7, NULL);
 }
 static quire_status truncate_in_step(struct scene *scene)
 {
-    return quire_seq_truncate(scene->env.pool, scene->streams[1].seq, 2);
+    return quire_seq_truncate(scene->env.pool, scene->streams[1].seq, 2, NULL);
 }
 static quire_status truncate_in_step_to_its_length(struct scene *scene)
 {
-    return quire_seq_truncate(scene->env.pool, scene->streams[1].seq, 6);
+    return quire_seq_truncate(scene->env.pool, scene->streams[1].seq, 6, NULL);
 }
 static quire_status reset_in_step(struct scene *scene)
 {
@@ -232,12 +232,12 @@ static quire_status length_null_pool(struct scene *scene)
 static quire_status tokens_null(struct scene *scene)
 {
     uint32_t count;
-    return quire_seq_tokens(scene->env.pool, scene->streams[0].seq, NULL, &count);
+    return quire_seq_tokens(scene->env.pool, scene->streams[0].seq, NULL, 1, &count);
 }
 static quire_status tokens_null_count(struct scene *scene)
 {
-    const uint32_t *tokens;
-    return quire_seq_tokens(scene->env.pool, scene->streams[0].seq, &tokens, NULL);
+    uint32_t tokens[1];
+    return quire_seq_tokens(scene->env.pool, scene->streams[0].seq, tokens, 1, NULL);
 }
 static quire_status kv_cache_null(struct scene *scene)
 {

@@ -24,7 +24,7 @@ static uint32_t tables(const struct qt_env *env)
 static void assert_dead(struct qt_env *env, quire_seq seq)
 {
     uint32_t len = 77;
-    const uint32_t *tokens = NULL;
+    uint32_t tokens[1];
     struct quire_kv_cache cache;
     struct quire_rows rows = {0, 0, 0};
     struct quire_step_item item = {seq, 1, NULL};
@@ -32,9 +32,9 @@ static void assert_dead(struct qt_env *env, quire_seq seq)
     char k[64], v[64];
     qt_assert_status(quire_seq_destroy(env->pool, seq), QUIRE_E_INVAL);
     qt_assert_status(quire_seq_reset(env->pool, seq), QUIRE_E_INVAL);
-    qt_assert_status(quire_seq_truncate(env->pool, seq, 0), QUIRE_E_INVAL);
+    qt_assert_status(quire_seq_truncate(env->pool, seq, 0, NULL), QUIRE_E_INVAL);
     qt_assert_status(quire_seq_length(env->pool, seq, &len), QUIRE_E_INVAL);
-    qt_assert_status(quire_seq_tokens(env->pool, seq, &tokens, &len), QUIRE_E_INVAL);
+    qt_assert_status(quire_seq_tokens(env->pool, seq, tokens, 1, &len), QUIRE_E_INVAL);
     qt_assert_status(quire_seq_kv_cache(env->pool, seq, 0, &cache), QUIRE_E_INVAL);
     qt_assert_status(quire_seq_read(env->pool, seq, &rows, k, v), QUIRE_E_INVAL);
     qt_assert_status(quire_seq_write(env->pool, seq, &rows, k, v), QUIRE_E_INVAL);
@@ -148,7 +148,7 @@ static void test_truncate_gives_blocks_back_at_once(void **state)
         qt_stream_check(&env, &stream);
         qt_stream_check(&env, &other);
     }
-    qt_assert_status(quire_seq_truncate(env.pool, stream.seq, stream.len + 1), QUIRE_E_INVAL);
+    qt_assert_status(quire_seq_truncate(env.pool, stream.seq, stream.len + 1, NULL), QUIRE_E_INVAL);
     qt_assert_ok(quire_seq_reset(env.pool, stream.seq));
     stream.len = 0;
     assert_int_equal(owned(&env), 6 * tables(&env));

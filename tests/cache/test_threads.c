@@ -78,7 +78,7 @@ static void *work(void *argument)
             expect(worker, quire_pool_check(env->pool, NULL) == QUIRE_OK);
         if (stream->len > 50 || qt_chance(&worker->random, 15)) {
             uint32_t cut = qt_below(&worker->random, stream->len + 1);
-            expect(worker, quire_seq_truncate(env->pool, stream->seq, cut) == QUIRE_OK);
+            expect(worker, quire_seq_truncate(env->pool, stream->seq, cut, NULL) == QUIRE_OK);
             stream->len = cut;
         }
         if (round % 16 == 15) {

@@ -98,7 +98,7 @@ static void assert_failed_until_reset(struct qt_env *env, struct qt_stream *stre
     }
     assert_int_equal(step.id + seq.id, 0);
     qt_assert_ok(quire_pool_check(env->pool, NULL));
-    qt_assert_ok(quire_seq_truncate(env->pool, streams[0].seq, 1));
+    qt_assert_ok(quire_seq_truncate(env->pool, streams[0].seq, 1, NULL));
     qt_assert_ok(quire_seq_destroy(env->pool, streams[0].seq));
     qt_assert_ok(quire_pool_reset(env->pool));
     qt_stats(env, &stats);

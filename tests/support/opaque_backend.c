@@ -451,6 +451,25 @@ static quire_status plan_build(struct quire_backend *backend, struct quire_plan 
     return unlock(opaque, status);
 }
 
+static quire_status copy_rows(struct quire_backend *backend, struct quire_plan *plan,
+                              const struct quire_block_copy *copies, uint32_t num_copies)
+{
+    struct opaque *opaque = lock(backend);
+    quire_status status = count(opaque, QT_CALL_COPY_ROWS);
+    struct opaque_command command = {.op = OPAQUE_COPY_ROWS, .num_copies = num_copies};
+    command.plan = (struct opaque_plan *)plan;
+    if (num_copies == 0) {
+        opaque_violate(opaque, "no copies");
+        status = QUIRE_E_INVAL;
+    }
+    if (status == QUIRE_OK) {
+        command.payload = qt_alloc(num_copies * sizeof *copies);
+        memcpy(command.payload, copies, num_copies * sizeof *copies);
+        push(opaque, &command);
+    }
+    return unlock(opaque, status);
+}
+
 static quire_status kv_write(struct quire_backend *backend, struct quire_plan *plan, uint32_t layer,
                              const struct quire_view *k, const struct quire_view *v)
 {
@@ -535,7 +554,7 @@ static const struct quire_memory_ops memory_ops = {
 };
 
 static const struct quire_kv_ops kv_ops = {
-    plan_create, plan_destroy, plan_build, kv_write, kv_attend,
+    plan_create, plan_destroy, plan_build, copy_rows, kv_write, kv_attend,
 };
 
 quire_status qt_opaque_create(const struct qt_opaque_options *options, struct quire_backend **out)

@@ -32,6 +32,7 @@
     X(PLAN_CREATE)                                                                                 \
     X(PLAN_DESTROY)                                                                                \
     X(PLAN_BUILD)                                                                                  \
+    X(COPY_ROWS)                                                                                   \
     X(WRITE)                                                                                       \
     X(ATTEND)                                                                                      \
     X(NN)                                                                                          \

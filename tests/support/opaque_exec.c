@@ -113,8 +113,24 @@ static uint32_t table_entry(const struct opaque_plan *plan, uint32_t group, uint
     return entry;
 }
 
-/* The device's table and length of one sequence must already be those of the step: every used slot
- * names a page, every other slot is QUIRE_BLOCK_NONE. */
+/* Whether the new tokens of a part see something of a block in this group, or write it. */
+static bool is_seen(const struct opaque_plan *plan, uint32_t group,
+                    const struct quire_step_part *part, uint32_t block)
+{
+    const struct quire_kv_spec *spec = &plan->spec;
+    for (uint32_t i = 0; i < spec->num_layers; i++) {
+        const struct quire_kv_layer *layer = &spec->layers[i];
+        uint64_t first = (uint64_t)block * spec->positions_per_page;
+        uint64_t end = first + spec->positions_per_page;
+        if (layer->group == group && (layer->window == 0 || first < layer->sink_positions ||
+                                      end + layer->window > (uint64_t)part->len + 1))
+            return true;
+    }
+    return false;
+}
+
+/* The device's table and length of one sequence must already be those of the step: every slot that
+ * its tokens see names a page, every slot behind its end is QUIRE_BLOCK_NONE. */
 static bool check_part(struct opaque *opaque, const struct opaque_plan *plan,
                        const struct quire_step_part *part)
 {
@@ -135,7 +151,10 @@ static bool check_part(struct opaque *opaque, const struct opaque_plan *plan,
     for (uint32_t group = 0; group < spec->num_groups; group++) {
         for (uint32_t block = 0; block < spec->max_blocks; block++) {
             uint32_t entry = table_entry(plan, group, part->slot, block);
-            if (block < used ? entry >= spec->num_pages : entry != QUIRE_BLOCK_NONE) {
+            bool named = entry < spec->num_pages;
+            if (!named && entry == QUIRE_BLOCK_NONE && !is_seen(plan, group, part, block))
+                continue;
+            if (block < used ? !named : entry != QUIRE_BLOCK_NONE) {
                 opaque_violate(opaque, "table of slot %u has %u at %u, %u used", part->slot, entry,
                                block, used);
                 return false;
@@ -156,6 +175,39 @@ static quire_status run_plan_build(struct opaque *opaque, struct opaque_command 
     plan->num_parts = command->desc.num_parts;
     memcpy(plan->parts, command->payload, plan->num_parts * sizeof *plan->parts);
     return opaque->inner->kv->plan_build(opaque->inner, plan->inner, &command->desc);
+}
+
+static void copy_plane(const struct opaque_plan *plan, const struct quire_block_copy *copy,
+                       uint64_t offset, uint64_t row_bytes, uint32_t heads)
+{
+    uint64_t head_bytes = row_bytes * plan->spec.positions_per_page;
+    for (uint32_t head = 0; head < heads; head++) {
+        uint64_t at = offset + head * head_bytes;
+        memcpy(plan->arena->shadow + copy->to * plan->spec.page_bytes + at,
+               plan->arena->shadow + copy->from * plan->spec.page_bytes + at,
+               copy->rows * row_bytes);
+    }
+}
+
+/* Copies must be of rows that were written: what the shadow knows is copied along. */
+static quire_status run_copies(struct opaque *opaque, struct opaque_command *command)
+{
+    const struct opaque_plan *plan = command->plan;
+    const struct quire_block_copy *copies = command->payload;
+    for (uint32_t i = 0; i < command->num_copies; i++) {
+        for (uint32_t l = 0; l < plan->spec.num_layers; l++) {
+            const struct quire_kv_layer *layer = &plan->spec.layers[l];
+            if (layer->group != copies[i].group)
+                continue;
+            copy_plane(plan, &copies[i], layer->k_offset,
+                       (uint64_t)layer->head_dim * quire_dtype_bytes(layer->dtype_k),
+                       layer->num_kv_heads);
+            copy_plane(plan, &copies[i], layer->v_offset,
+                       (uint64_t)layer->head_dim_v * quire_dtype_bytes(layer->dtype_v),
+                       layer->num_kv_heads);
+        }
+    }
+    return opaque->inner->kv->copy(opaque->inner, plan->inner, copies, command->num_copies);
 }
 
 struct row_check {
@@ -219,6 +271,8 @@ static quire_status run_kv(struct opaque *opaque, struct opaque_command *command
     struct quire_view *views = command->views;
     if (command->op == OPAQUE_PLAN_BUILD)
         return run_plan_build(opaque, command);
+    if (command->op == OPAQUE_COPY_ROWS)
+        return run_copies(opaque, command);
     if (!check_rows(opaque, command, command->op == OPAQUE_ATTEND))
         return QUIRE_E_DEVICE;
     if (command->op == OPAQUE_WRITE)

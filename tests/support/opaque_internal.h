@@ -46,6 +46,7 @@ enum opaque_op {
     OPAQUE_COPY,
     OPAQUE_FILL,
     OPAQUE_PLAN_BUILD,
+    OPAQUE_COPY_ROWS,
     OPAQUE_WRITE,
     OPAQUE_ATTEND,
     OPAQUE_LINEAR,
@@ -62,11 +63,12 @@ struct opaque_command {
     struct opaque_buffer *to, *from;
     uint64_t to_offset, from_offset, bytes;
     uint8_t value;
-    void *payload; /* owned: upload data, or the parts of a step */
+    void *payload; /* owned: upload data, the parts of a step, or copies of rows */
     void *host;    /* where a download goes */
     struct opaque_plan *plan;
     struct quire_step_desc desc;
     uint32_t layer;
+    uint32_t num_copies;
     struct quire_view views[OPAQUE_VIEWS_MAX]; /* of inner buffers */
     struct quire_attend_params params;
     float *alibi, *sinks; /* owned */

@@ -78,7 +78,7 @@ static quire_status time_steps(const struct bench *bench, uint32_t count, double
     }
     *ns = (double)(quire__now_ns() - started_ns) / STEPS;
     for (uint32_t i = 0; i < count && status == QUIRE_OK; i++)
-        status = quire_seq_truncate(bench->pool, bench->seqs[i], 0);
+        status = quire_seq_truncate(bench->pool, bench->seqs[i], 0, NULL);
     return status;
 }
 

@@ -84,7 +84,8 @@ static quire_status decode(struct bench *bench, uint32_t first, uint32_t count)
 static quire_status go_back(struct bench *bench)
 {
     for (uint32_t i = 0; i < bench->batch; i++) {
-        quire_status status = quire_seq_truncate(bench->engine->pool, bench->seqs[i], bench->depth);
+        quire_status status =
+            quire_seq_truncate(bench->engine->pool, bench->seqs[i], bench->depth, NULL);
         if (status != QUIRE_OK)
             return quire__fail(&bench->error, status, "cannot truncate a sequence");
     }

@@ -118,13 +118,17 @@ static int compose_fitting(struct conversation *c, struct quire__ids *ids, bool 
 static quire_status catch_up(struct generation *g, const struct quire__ids *ids,
                              struct quire_error *error)
 {
-    const uint32_t *held = NULL;
     uint32_t num_held = 0, same = 0;
-    quire_status status = quire_seq_tokens(g->engine->pool, g->seq, &held, &num_held);
+    uint32_t *held = quire__calloc(g->engine->context, sizeof *held);
+    if (held == NULL)
+        return quire__fail(error, QUIRE_E_NOMEM, "no memory for the conversation");
+    quire_status status =
+        quire_seq_tokens(g->engine->pool, g->seq, held, g->engine->context, &num_held);
     while (same < num_held && same + 1 < ids->count && held[same] == ids->ids[same])
         same++;
+    quire__free(held);
     if (status == QUIRE_OK)
-        status = quire_seq_truncate(g->engine->pool, g->seq, same);
+        status = quire_seq_truncate(g->engine->pool, g->seq, same, NULL);
     if (status != QUIRE_OK)
         return quire__fail(error, status, "cannot go back in the conversation: %s",
                            quire_status_text(status));

@@ -415,6 +415,7 @@ const struct quire_kv_ops quire__cpu_kv_ops = {
     .plan_create = plan_create,
     .plan_destroy = plan_destroy,
     .plan_build = plan_build,
+    .copy = quire__cpu_copy,
     .write = quire__cpu_write,
     .attend = quire__cpu_attend,
 };

@@ -77,6 +77,8 @@ static inline uint32_t quire__window_start(uint32_t window, uint32_t t)
 }
 
 /* write.c, attend.c */
+quire_status quire__cpu_copy(struct quire_backend *, struct quire_plan *,
+                             const struct quire_block_copy *copies, uint32_t num_copies);
 quire_status quire__cpu_write(struct quire_backend *, struct quire_plan *, uint32_t layer,
                               const struct quire_view *k, const struct quire_view *v);
 quire_status quire__cpu_attend(struct quire_backend *, struct quire_plan *, uint32_t layer,

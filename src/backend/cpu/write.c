@@ -1,4 +1,4 @@
-/* write.c - converts new K and V rows and stores them in their pages.
+/* write.c - converts new K and V rows and stores them in their pages; copies rows between pages.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "backend/cpu/plan.h"
 
@@ -80,5 +80,52 @@ quire_status quire__cpu_write(struct quire_backend *backend, struct quire_plan *
         quire__threads_run(plan->cpu->threads, write_unit, &job, plan->num_write_units);
     else
         quire__threads_run_here(write_unit, &job, plan->num_write_units);
+    return QUIRE_OK;
+}
+
+/* ---- copies ---- */
+
+/* The first `rows` rows of every head of one plane. */
+static void copy_plane(const struct quire_kv_spec *spec, const struct quire_block_copy *copy,
+                       uint64_t offset, uint64_t row_bytes, uint32_t heads)
+{
+    uint8_t *to = spec->arena->data + copy->to * spec->page_bytes + offset;
+    const uint8_t *from = spec->arena->data + copy->from * spec->page_bytes + offset;
+    uint64_t head_bytes = row_bytes * spec->positions_per_page;
+    for (uint32_t h = 0; h < heads; h++)
+        memcpy(to + h * head_bytes, from + h * head_bytes, copy->rows * row_bytes);
+}
+
+static bool copy_ok(const struct quire_kv_spec *spec, const struct quire_block_copy *copy)
+{
+    return copy->group < spec->num_groups && copy->from < spec->num_pages &&
+           copy->to < spec->num_pages && copy->from != copy->to &&
+           copy->rows <= spec->positions_per_page;
+}
+
+quire_status quire__cpu_copy(struct quire_backend *backend, struct quire_plan *plan,
+                             const struct quire_block_copy *copies, uint32_t num_copies)
+{
+    (void)backend;
+    if (plan == NULL || (copies == NULL && num_copies != 0))
+        return QUIRE_E_INVAL;
+    const struct quire_kv_spec *spec = &plan->spec;
+    for (uint32_t i = 0; i < num_copies; i++) {
+        if (!copy_ok(spec, &copies[i]))
+            return QUIRE_E_INVAL;
+    }
+    for (uint32_t i = 0; i < num_copies; i++) {
+        for (uint32_t l = 0; l < spec->num_layers; l++) {
+            const struct quire_kv_layer *layer = &spec->layers[l];
+            if (layer->group != copies[i].group)
+                continue;
+            copy_plane(spec, &copies[i], layer->k_offset,
+                       (uint64_t)layer->head_dim * quire_dtype_bytes(layer->dtype_k),
+                       layer->num_kv_heads);
+            copy_plane(spec, &copies[i], layer->v_offset,
+                       (uint64_t)layer->head_dim_v * quire_dtype_bytes(layer->dtype_v),
+                       layer->num_kv_heads);
+        }
+    }
     return QUIRE_OK;
 }

@@ -1,0 +1,20 @@
+/* copy.h - copy-on-write: what a step must copy before it may write.
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef QUIRE_CACHE_COPY_H
+#define QUIRE_CACHE_COPY_H
+
+#include "cache/pool.h"
+
+/* P3: whether writing rows from `row` on of a block needs a copy of it first: the index publishes
+ * one of them, or somebody else holds the block. */
+bool quire__copy_is_due(const struct quire_pool *pool, uint32_t block, uint32_t row);
+
+/* Blocks that the items of a step must copy. */
+uint64_t quire__copies_needed(const struct quire_pool *pool, const struct quire__step *step);
+/* Takes them and points the tables at them; the step keeps the originals' references. The copies
+ * of rows are listed in step->copies, for the backend. */
+void quire__copies_begin(struct quire_pool *pool, struct quire__step *step);
+/* Lets the originals go (`keep`), or puts them back in the tables and lets the copies go. */
+void quire__copies_end(struct quire_pool *pool, struct quire__step *step, bool keep);
+
+#endif
