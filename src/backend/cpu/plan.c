@@ -159,6 +159,12 @@ static void sort_layers(struct quire_plan *plan)
         while (c < plan->num_classes && !same_class(&plan->classes[c], layer))
             c++;
         plan->layer_class[i] = c;
+        uint32_t k = 0;
+        while (k < plan->num_kinds && (plan->layer_class[plan->kinds[k]] != c ||
+                                       plan->spec.layers[plan->kinds[k]].group != layer->group))
+            k++;
+        if (k == plan->num_kinds)
+            plan->kinds[plan->num_kinds++] = i;
         if (c == plan->num_classes) {
             plan->num_classes++;
             plan->classes[c] = (struct quire__class){
@@ -214,6 +220,7 @@ static void plan_destroy(struct quire_backend *backend, struct quire_plan *plan)
         quire__free(plan->classes[i].merges);
     }
     quire__unreserve(plan->slots, plan->max_slots * plan->slot_floats * sizeof(float));
+    quire__free(plan->kinds);
     quire__free(plan->layer_class);
     quire__free(plan->classes);
     quire__free(plan->parts);
@@ -238,10 +245,11 @@ static quire_status plan_create(struct quire_backend *backend, const struct quir
         (uint64_t)spec->max_seqs + spec->max_step_tokens / QUIRE__WRITE_TOKENS + 1;
     plan->layer_class = quire__calloc(spec->num_layers, sizeof *plan->layer_class);
     plan->classes = quire__calloc(spec->num_layers, sizeof *plan->classes);
+    plan->kinds = quire__calloc(spec->num_layers, sizeof *plan->kinds);
     plan->parts = quire__calloc(spec->max_seqs, sizeof *plan->parts);
     plan->write_units = quire__calloc(write_units, sizeof *plan->write_units);
-    if (plan->layer_class == NULL || plan->classes == NULL || plan->parts == NULL ||
-        plan->write_units == NULL) {
+    if (plan->layer_class == NULL || plan->classes == NULL || plan->kinds == NULL ||
+        plan->parts == NULL || plan->write_units == NULL) {
         plan_destroy(backend, plan);
         return QUIRE_E_NOMEM;
     }
@@ -256,6 +264,19 @@ static quire_status plan_create(struct quire_backend *backend, const struct quir
 
 /* ---- building a step ---- */
 
+/* Whether entries first .. end of a table are below num_pages. Most of the cost of a plan for many
+ * long sequences: four entries at a time, without a branch. */
+static bool entries_exist(const uint32_t *table, uint64_t first, uint64_t end, uint32_t num_pages)
+{
+    typedef uint32_t four __attribute__((vector_size(16), aligned(4), may_alias));
+    four bad = {0, 0, 0, 0};
+    for (; first + 4 <= end; first += 4)
+        bad |= (four)(*(const four *)(table + first) >= num_pages);
+    for (; first < end; first++)
+        bad[0] |= table[first] >= num_pages;
+    return (bad[0] | bad[1] | bad[2] | bad[3]) == 0;
+}
+
 /* Every page that a part writes, or that its tokens see in this class, must exist. */
 static bool pages_exist(const struct quire_plan *plan, const struct quire_kv_layer *layer,
                         const struct quire_step_part *part)
@@ -266,15 +287,8 @@ static bool pages_exist(const struct quire_plan *plan, const struct quire_kv_lay
     uint32_t last = (part->len + (part->n_new - 1)) / per_page;
     uint32_t first = quire__window_start(layer->window, part->len) / per_page;
     uint64_t sinks_end = quire__ceil_div(layer->sink_positions, per_page);
-    for (uint32_t b = 0; b < first && b < sinks_end; b++) {
-        if (table[b] >= spec->num_pages)
-            return false;
-    }
-    for (uint32_t b = first; b <= last; b++) {
-        if (table[b] >= spec->num_pages)
-            return false;
-    }
-    return true;
+    return entries_exist(table, 0, first < sinks_end ? first : sinks_end, spec->num_pages) &&
+           entries_exist(table, first, (uint64_t)last + 1, spec->num_pages);
 }
 
 static bool part_ok(const struct quire_plan *plan, const struct quire_step_desc *desc,
@@ -287,13 +301,8 @@ static bool part_ok(const struct quire_plan *plan, const struct quire_step_desc 
         (uint64_t)part->len + part->n_new > UINT32_MAX ||
         (uint64_t)part->row + part->n_new > desc->num_tokens)
         return false;
-    uint32_t group_seen = UINT32_MAX, class_seen = UINT32_MAX;
-    for (uint32_t i = 0; i < spec->num_layers; i++) {
-        if (spec->layers[i].group == group_seen && plan->layer_class[i] == class_seen)
-            continue; /* layers of one kind mostly follow each other */
-        group_seen = spec->layers[i].group;
-        class_seen = plan->layer_class[i];
-        if (!pages_exist(plan, &spec->layers[i], part))
+    for (uint32_t k = 0; k < plan->num_kinds; k++) {
+        if (!pages_exist(plan, &spec->layers[plan->kinds[k]], part))
             return false;
     }
     return true;
@@ -358,6 +367,12 @@ static bool add_split(struct quire_plan *plan, struct quire__class *c, const str
     return true;
 }
 
+/* Most parts of most steps are one token. */
+static uint64_t chunks_of(uint32_t n, uint32_t chunk)
+{
+    return n <= chunk ? 1 : quire__ceil_div(n, chunk);
+}
+
 static void build_class(struct quire_plan *plan, struct quire__class *c)
 {
     uint32_t chunk = chunk_tokens(c), group = c->num_heads / c->num_kv_heads;
@@ -366,13 +381,13 @@ static void build_class(struct quire_plan *plan, struct quire__class *c)
     int64_t next_slot = 0;
     c->num_units = c->num_merges = 0;
     for (uint32_t i = 0; i < plan->num_parts; i++)
-        whole += quire__ceil_div(plan->parts[i].n_new, chunk) * c->num_kv_heads;
+        whole += chunks_of(plan->parts[i].n_new, chunk) * c->num_kv_heads;
     bool scarce = num_threads > 1 && whole < (uint64_t)UNITS_PER_THREAD * num_threads;
     for (uint32_t i = 0; i < plan->num_parts; i++) {
         uint32_t n = plan->parts[i].n_new;
         bool small = (uint64_t)n * group <= QUIRE__SPLIT_ROWS && n <= chunk;
         /* Later chunks see more, and so come first. */
-        for (uint32_t at = (n - 1) / chunk * chunk;; at -= chunk) {
+        for (uint32_t at = n <= chunk ? 0 : (n - 1) / chunk * chunk;; at -= chunk) {
             for (uint32_t h = 0; h < c->num_kv_heads; h++) {
                 uint32_t end = n - at < chunk ? n : at + chunk;
                 struct quire__unit u = {i, at, end - at, h, 0, UINT32_MAX, QUIRE__NO_SLOT};

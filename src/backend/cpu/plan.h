@@ -52,6 +52,8 @@ struct quire_plan {
     uint32_t *layer_class; /* [num_layers] */
     struct quire__class *classes;
     uint32_t num_classes;
+    uint32_t *kinds; /* [num_kinds] one layer of each pair of group and class */
+    uint32_t num_kinds;
     uint32_t max_units, max_merges; /* of one class */
     struct quire_step_part *parts;  /* [max_seqs] */
     uint32_t num_parts, num_tokens;
