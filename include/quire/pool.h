@@ -48,8 +48,9 @@ struct quire_group_config {
  * head (E1), and blocks that somebody holds never go. */
 enum quire_eviction {
     QUIRE_EVICT_LRU = 0,  /* least recently used */
-    QUIRE_EVICT_COST = 1, /* what saves the fewest tokens for its bytes: hits x cost of recomputing,
-                             ageing (GreedyDual-Size-Frequency, HPL-98-69R1) */
+    QUIRE_EVICT_COST = 1, /* recency, and on top the tokens that a block saves, weighed by how often
+                             blocks found as often as this one were found again: one-shot prompts do
+                             not push out what returns */
 };
 
 /* How a pool is made. Fill with quire_pool_config_init, then set backend and groups. All pointers

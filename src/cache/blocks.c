@@ -62,12 +62,11 @@ static void offer(struct quire_pool *pool, uint32_t block)
     const struct quire__block *record = &pool->blocks.records[block];
     const struct quire__node *node = &pool->index.nodes[record->node];
     const struct quire__evict_facts facts = {
-        .stamp = node->stamp,
         .hits = node->hits,
         .num_tokens = node->num_tokens,
         .block_size = pool->layout.block_size,
     };
-    quire__evictor_push(&pool->evictor, pool->blocks.records, block, &facts);
+    quire__evictor_push(&pool->evictor, pool->blocks.records, block, node->stamp, &facts);
 }
 
 /* Offers a node's cached blocks of groups without a window to the evictor, or takes them back. */
@@ -107,7 +106,8 @@ static void enter_cache(struct quire_pool *pool, uint32_t block)
 {
     struct quire__block *record = &pool->blocks.records[block];
     uint32_t node = record->node;
-    pool->index.nodes[node].stamp = quire__evictor_stamp(&pool->evictor);
+    pool->index.nodes[node].stamp =
+        quire__evictor_cached(&pool->evictor, pool->index.nodes[node].hits);
     record->place = QUIRE__PLACE_NONE;
     if (is_windowed(pool, record->table)) {
         move(&pool->blocks, record, QUIRE__BLOCK_CACHED);
@@ -235,9 +235,11 @@ void quire__block_acquire(struct quire_pool *pool, uint32_t block)
 {
     QUIRE_CHECK(block < pool->blocks.total);
     struct quire__block *record = &pool->blocks.records[block];
-    if (record->state == QUIRE__BLOCK_CACHED)
+    if (record->state == QUIRE__BLOCK_CACHED) {
+        quire__evictor_found(&pool->evictor, pool->index.nodes[record->node].hits);
         leave_cache(pool, block, QUIRE__BLOCK_OWNED);
-    QUIRE_CHECK(record->state == QUIRE__BLOCK_OWNED && record->refs < 0xffffffu);
+    }
+    QUIRE_CHECK(record->state == QUIRE__BLOCK_OWNED && record->refs < QUIRE__REFS_MAX);
     record->refs++;
 }
 

@@ -18,6 +18,8 @@ enum quire__block_state {
     QUIRE__BLOCK_STATES = 4
 };
 
+#define QUIRE__REFS_MAX 0xffffffu
+
 /* 16 bytes: four to a cache line. */
 struct quire__block {
     uint32_t refs : 24; /* of tables, pins, and steps that hold the original of a copy */

@@ -437,7 +437,7 @@ void quire_pool_destroy(struct quire_pool *pool)
     quire__free(pool->first);
     quire__free(pool->seqs);
     quire__events_deinit(&pool->events);
-    quire__evictor_deinit(&pool->evictor, pool->blocks.total);
+    quire__evictor_deinit(&pool->evictor);
     quire__index_deinit(&pool->index);
     quire__blocks_deinit(&pool->blocks);
     quire__layout_deinit(&pool->layout);

@@ -11,44 +11,49 @@
 #include "cache/blocks.h"
 
 enum { FAN = 4 };
-static const uint32_t time_max = UINT32_C(1) << 31;
+/* Their sum stays below 2^32, with room for the steps between two looks at the time. */
+static const uint32_t tick_max = UINT32_C(1) << 31, worth_max = UINT32_C(1) << 29;
 
 /* ---- policies ---- */
 
-static uint32_t lru_stamp(uint32_t tick, uint32_t floor)
+static uint32_t lru_worth(const struct quire__evictor *self, const struct quire__evict_facts *facts)
 {
-    (void)floor;
-    return tick;
+    (void)self;
+    (void)facts;
+    return 0;
 }
 
-static uint32_t lru_priority(const struct quire__evict_facts *facts)
+static uint32_t class_of(uint32_t hits)
 {
-    return facts->stamp;
+    uint32_t class = 31u - (uint32_t)__builtin_clz(hits | 1u);
+    return class < QUIRE__HIT_CLASSES ? class : QUIRE__HIT_CLASSES - 1;
 }
 
-static uint32_t cost_stamp(uint32_t tick, uint32_t floor)
+/* GreedyDual (Cao, Irani 1997) keeps what is worth most for its bytes: here the tokens that a block
+ * saves, times how likely it is to be found again. GreedyDual-Size-Frequency takes the hits for
+ * that likelihood; counting how often blocks of so many hits came back tells it from one-shot
+ * prompts. A block that surely returns outlives eight turnovers of the pool. docs/eviction.md has
+ * the measurements behind both numbers. */
+static uint32_t cost_worth(const struct quire__evictor *self,
+                           const struct quire__evict_facts *facts)
 {
-    (void)tick;
-    return floor;
-}
-
-/* GreedyDual-Size-Frequency (Cherkasova, HPL-98-69R1, section 3): floor + hits * cost / size.
- * Blocks are of one size, and what a block costs to compute again are its tokens. */
-static uint32_t cost_priority(const struct quire__evict_facts *facts)
-{
-    enum { UNIT = 1024 };
-    uint64_t cost = (uint64_t)facts->num_tokens * UNIT / facts->block_size;
-    return facts->stamp + (uint32_t)(cost * facts->hits);
+    enum { TURNOVERS = 8, PRIOR_SEEN = 20, PRIOR_REUSED = 10 };
+    uint32_t class = class_of(facts->hits);
+    uint64_t most = (uint64_t)TURNOVERS * self->capacity;
+    most = most < worth_max ? most : worth_max;
+    uint64_t whole = most * ((uint64_t)self->reused[class] + PRIOR_REUSED) /
+                     ((uint64_t)self->seen[class] + PRIOR_SEEN);
+    return (uint32_t)(whole * facts->num_tokens / facts->block_size);
 }
 
 static const struct quire__policy policies[] = {
-    [QUIRE_EVICT_LRU] = {lru_stamp, lru_priority},
-    [QUIRE_EVICT_COST] = {cost_stamp, cost_priority},
+    [QUIRE_EVICT_LRU] = {lru_worth},
+    [QUIRE_EVICT_COST] = {cost_worth},
 };
 
 quire_status quire__evictor_init(struct quire__evictor *self, uint32_t eviction, uint32_t capacity)
 {
-    *self = (struct quire__evictor){0};
+    *self = (struct quire__evictor){.capacity = capacity};
     if (eviction >= QUIRE_ARRAY_LEN(policies))
         return QUIRE_E_INVAL;
     self->policy = &policies[eviction];
@@ -56,9 +61,9 @@ quire_status quire__evictor_init(struct quire__evictor *self, uint32_t eviction,
     return self->heap != NULL ? QUIRE_OK : QUIRE_E_NOMEM;
 }
 
-void quire__evictor_deinit(struct quire__evictor *self, uint32_t capacity)
+void quire__evictor_deinit(struct quire__evictor *self)
 {
-    quire__unreserve(self->heap, (uint64_t)capacity * sizeof *self->heap);
+    quire__unreserve(self->heap, (uint64_t)self->capacity * sizeof *self->heap);
     self->heap = NULL;
 }
 
@@ -106,10 +111,10 @@ static void sink(struct quire__evictor *self, struct quire__block *records, uint
 }
 
 void quire__evictor_push(struct quire__evictor *self, struct quire__block *records, uint32_t block,
-                         const struct quire__evict_facts *facts)
+                         uint32_t stamp, const struct quire__evict_facts *facts)
 {
     QUIRE_CHECK(records[block].place == QUIRE__PLACE_NONE);
-    struct quire__candidate candidate = {self->policy->priority(facts), block};
+    struct quire__candidate candidate = {stamp + self->policy->worth(self, facts), block};
     rise(self, records, self->count++, candidate);
 }
 
@@ -135,26 +140,36 @@ uint32_t quire__evictor_pop(struct quire__evictor *self, struct quire__block *re
         return QUIRE_BLOCK_NONE;
     struct quire__candidate first = self->heap[0];
     quire__evictor_remove(self, records, first.block);
-    self->floor = first.priority > self->floor ? first.priority : self->floor;
     return first.block;
 }
 
 /* ---- time ---- */
 
-uint32_t quire__evictor_stamp(struct quire__evictor *self)
+uint32_t quire__evictor_cached(struct quire__evictor *self, uint32_t hits)
 {
-    return self->policy->stamp(self->tick++, self->floor);
+    uint32_t class = class_of(hits);
+    if (++self->seen[class] / 4 > self->capacity) { /* what was long ago counts less */
+        self->seen[class] /= 2;
+        self->reused[class] /= 2;
+    }
+    return self->tick++;
+}
+
+void quire__evictor_found(struct quire__evictor *self, uint32_t hits)
+{
+    uint32_t class = class_of(hits);
+    if (self->reused[class] < self->seen[class])
+        self->reused[class]++;
 }
 
 bool quire__evictor_is_old(const struct quire__evictor *self)
 {
-    return self->tick >= time_max || self->floor >= time_max;
+    return self->tick >= tick_max;
 }
 
 void quire__evictor_halve(struct quire__evictor *self)
 {
     self->tick /= 2;
-    self->floor /= 2;
     for (uint32_t i = 0; i < self->count; i++)
         self->heap[i].priority /= 2;
 }

@@ -8,6 +8,16 @@
 
 /* ---- paged: references ---- */
 
+/* quire__block_acquire, with nothing to call for a block that the parent holds: forks are many. */
+static inline void acquire(struct quire_pool *pool, uint32_t block)
+{
+    struct quire__block *record = &pool->blocks.records[block];
+    if (record->state != QUIRE__BLOCK_OWNED || record->refs == QUIRE__REFS_MAX)
+        quire__block_acquire(pool, block);
+    else
+        record->refs++;
+}
+
 /* Shares the blocks that the first `len` positions need. pool->path has the parent's nodes where a
  * window has let blocks go. */
 static void share_blocks(struct quire_pool *pool, const struct quire__seq *parent,
@@ -28,7 +38,7 @@ static void share_blocks(struct quire_pool *pool, const struct quire__seq *paren
             if (to[i] == QUIRE_BLOCK_NONE && i >= first)
                 to[i] = quire__index_blocks(&pool->index, pool->path[i])[t];
             if (to[i] != QUIRE_BLOCK_NONE)
-                quire__block_acquire(pool, to[i]);
+                acquire(pool, to[i]);
         }
     }
     fork->num_blocks = num_blocks;
