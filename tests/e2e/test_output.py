@@ -261,11 +261,16 @@ class Rest(Case):
             self.assertGreater(row['prompt_tok_s'], 0)
             self.assertGreater(row['gen_tok_s'], 0)
         self.refuses('bench', 'model', '-m', MODEL, '--depth', '4000', says='4096')
-        got = json.loads(self.quire('bench', 'cache', '--runs', '3', '--json')[0])
-        self.assertEqual([row['backend'] for row in got['rows']], ['none', 'cpu'])
-        for row in got['rows']:
-            self.assertGreater(row['step_ns'], 0)
-            self.assertGreater(row['step_64_ns'], 0)
+        for backend in ('cpu', 'none'):
+            got = json.loads(self.quire('bench', 'cache', '--backend', backend, '--runs', '1',
+                                        '--json')[0])
+            self.assertEqual(got['backend'], backend)
+            self.assertLessEqual(got['meta_bytes_per_block'], 64)
+            for key in ('alloc_free_ns', 'step64_us', 'fork_100k_us', 'match_100k_ms',
+                        'match_100k_of_1m_ms', 'evict_1m_s'):
+                self.assertGreater(got[key], 0, key)
+            self.assertIn('match_fanout_us', got)
+        self.refuses('bench', 'cache', '--backend', 'gpu', says='gpu')
 
     def test_help(self):
         self.assertRegex(self.quire('--version')[0], rb'\Aquire \d+\.\d+\.\d+\n\Z')

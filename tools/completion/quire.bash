@@ -17,7 +17,7 @@ _quire_words()
     info) words="--json" ;;
     bench) words="model cache" ;;
     "bench model") words="--depth --batch --prompt --generate --runs --json $cache" ;;
-    "bench cache") words="--runs --json" ;;
+    "bench cache") words="--backend --runs --json" ;;
     esac
     printf '%s' "$words --help"
 }

@@ -1,41 +1,42 @@
-/* bench_cache.c - quire bench cache: nanoseconds of the cache's own work, without any kernel.
- * SPDX-License-Identifier: Apache-2.0
- *
- * A step that is begun and aborted takes its blocks and gives them back. The difference between one
- * of many blocks and one of a single block, divided by the blocks between, is what a block costs.
- */
+/* bench_cache.c - quire bench cache: what the cache's own work costs, without any kernel.
+ * SPDX-License-Identifier: Apache-2.0 */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <quire/quire.h>
 
+#include "base/base.h"
 #include "quire/args.h"
+#include "quire/cache_work.h"
 #include "quire/commands.h"
 #include "quire/console.h"
 #include "quire/files.h"
 
-/* The geometry of an 8B model: 32 layers, 8 key/value heads of 128. */
-enum {
-    LAYERS = 32,
-    KV_HEADS = 8,
-    HEADS = 32,
-    HEAD_DIM = 128,
-    BLOCK_SIZE = 16,
-    MANY_BLOCKS = 1025,
-    SEQS = 64,
-    STEPS = 1024,
-    RUNS_MAX = 101
+enum { RUNS_MAX = 101, MILLION = 1000000 };
+
+/* Keys of the JSON object, what they mean, and how much they may be. */
+enum row { ALLOC_FREE, STEP1, STEP64, FORK, MATCH, MATCH_COLD, FANOUT_ONE, FANOUT, EVICT, ROWS };
+
+static const struct {
+    const char *key, *text, *unit;
+    double scale; /* of nanoseconds */
+} rows[ROWS] = {
+    [ALLOC_FREE] = {"alloc_free_ns", "take and release a block", "ns", 1},
+    [STEP1] = {"step1_us", "begin + commit, 1 sequence", "us", 1e-3},
+    [STEP64] = {"step64_us", "begin + commit, 64 sequences", "us", 1e-3},
+    [FORK] = {"fork_100k_us", "fork of 100,000 tokens", "us", 1e-3},
+    [MATCH] = {"match_100k_ms", "match of 100,000 cached tokens", "ms", 1e-6},
+    [MATCH_COLD] = {"match_100k_of_1m_ms", "the same, cold, of a million blocks", "ms", 1e-6},
+    [FANOUT_ONE] = {"match_one_us", "match behind a parent of one", "us", 1e-3},
+    [FANOUT] = {"match_fanout_us", "what 100,000 children add to it", "us", 1e-3},
+    [EVICT] = {"evict_1m_s", "a million evictions", "s", 1e-3}, /* a million times 1e-9 */
 };
 
-struct row {
-    const char *backend;
-    double block_ns;   /* allocate + free */
-    double step_ns[2]; /* begin + commit at 1 and at SEQS sequences */
-};
-
-struct bench {
-    struct quire_pool *pool;
-    quire_seq seqs[SEQS];
+struct figures {
+    double ns[ROWS][RUNS_MAX];
+    double median[ROWS]; /* in each row's unit */
+    uint64_t meta_bytes;
 };
 
 static int compare(const void *a, const void *b)
@@ -44,135 +45,139 @@ static int compare(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Nanoseconds of a begin + abort of one sequence that takes `blocks` blocks, mean of `times`. */
-static quire_status time_blocks(const struct bench *bench, uint32_t blocks, uint32_t times,
-                                double *ns)
-{
-    const struct quire_step_item item = {.seq = bench->seqs[0], .n_new = blocks * BLOCK_SIZE};
-    quire_status status = QUIRE_OK;
-    uint64_t started_ns = quire__now_ns();
-    for (uint32_t i = 0; i < times && status == QUIRE_OK; i++) {
-        quire_step step;
-        status = quire_step_begin(bench->pool, &item, 1, &step, NULL);
-        if (status == QUIRE_OK)
-            status = quire_step_abort(bench->pool, step);
-    }
-    *ns = (double)(quire__now_ns() - started_ns) / times;
-    return status;
-}
+/* ---- the pools ---- */
 
-/* Nanoseconds of a begin + commit that adds a token to each of `count` sequences. */
-static quire_status time_steps(const struct bench *bench, uint32_t count, double *ns)
-{
-    struct quire_step_item items[SEQS];
-    const uint32_t token = 1;
-    for (uint32_t i = 0; i < count; i++)
-        items[i] = (struct quire_step_item){.seq = bench->seqs[i], .n_new = 1, .tokens = &token};
-    quire_status status = QUIRE_OK;
-    uint64_t started_ns = quire__now_ns();
-    for (uint32_t i = 0; i < STEPS && status == QUIRE_OK; i++) {
-        quire_step step;
-        status = quire_step_begin(bench->pool, items, count, &step, NULL);
-        if (status == QUIRE_OK)
-            status = quire_step_commit(bench->pool, step, NULL);
-    }
-    *ns = (double)(quire__now_ns() - started_ns) / STEPS;
-    for (uint32_t i = 0; i < count && status == QUIRE_OK; i++)
-        status = quire_seq_truncate(bench->pool, bench->seqs[i], 0, NULL);
-    return status;
-}
-
-static double median(double *values, uint32_t count)
-{
-    qsort(values, count, sizeof *values, compare);
-    return values[count / 2];
-}
-
-static quire_status measure(const struct bench *bench, uint32_t runs, struct row *row)
-{
-    double block[RUNS_MAX] = {0}, one[RUNS_MAX] = {0}, many[RUNS_MAX] = {0};
-    quire_status status = QUIRE_OK;
-    for (uint32_t i = 0; i < runs && status == QUIRE_OK; i++) {
-        double few_ns = 0, many_ns = 0;
-        status = time_blocks(bench, 1, 1000, &few_ns);
-        if (status == QUIRE_OK)
-            status = time_blocks(bench, MANY_BLOCKS, 100, &many_ns);
-        block[i] = (many_ns - few_ns) / (MANY_BLOCKS - 1);
-        if (status == QUIRE_OK)
-            status = time_steps(bench, 1, &one[i]);
-        if (status == QUIRE_OK)
-            status = time_steps(bench, SEQS, &many[i]);
-    }
-    row->block_ns = median(block, runs);
-    row->step_ns[0] = median(one, runs);
-    row->step_ns[1] = median(many, runs);
-    return status;
-}
-
-static quire_status make_pool(struct quire_backend *backend, struct bench *bench,
+/* Blocks and steps of an 8B model's geometry, so that the plan is one of eight K/V heads. */
+static quire_status run_steps(const char *backend, uint32_t run, struct figures *f,
                               struct quire_error *error)
 {
-    uint32_t layers[LAYERS];
-    for (uint32_t i = 0; i < LAYERS; i++)
-        layers[i] = i;
-    const struct quire_group_config group = {.layers = layers,
-                                             .num_layers = LAYERS,
-                                             .num_heads = HEADS,
-                                             .num_kv_heads = KV_HEADS,
-                                             .head_dim = HEAD_DIM};
-    struct quire_pool_config config;
-    quire_pool_config_init(&config);
-    config.backend = backend;
-    config.groups = &group;
-    config.num_groups = 1;
-    config.layout = QUIRE_LAYOUT_PAGED;
-    config.block_size = BLOCK_SIZE;
-    config.max_seqs = SEQS;
-    config.max_seq_len = MANY_BLOCKS * BLOCK_SIZE;
-    config.max_step_tokens = MANY_BLOCKS * BLOCK_SIZE;
-    config.max_open_steps = 1;
-    config.num_blocks = SEQS * (STEPS / BLOCK_SIZE + 1);
-    quire_status status = quire_pool_create(&config, &bench->pool, error);
-    for (uint32_t i = 0; i < SEQS && status == QUIRE_OK; i++) {
-        status = quire_seq_create(bench->pool, NULL, &bench->seqs[i]);
-        if (status != QUIRE_OK)
-            return quire__fail(error, status, "cannot start a sequence");
+    const struct cache_work_config config = {backend, 16384, 65, 16384, 16384, true};
+    struct cache_work work;
+    quire_status status = cache_work_open(&work, &config, error);
+    if (status == QUIRE_OK)
+        status = cache_work_blocks(&work, &f->ns[ALLOC_FREE][run]);
+    if (status == QUIRE_OK)
+        status = cache_work_step(&work, 1, &f->ns[STEP1][run]);
+    if (status == QUIRE_OK)
+        status = cache_work_step(&work, 64, &f->ns[STEP64][run]);
+    cache_work_close(&work);
+    return status;
+}
+
+static quire_status run_long(const char *backend, uint32_t run, struct figures *f,
+                             struct quire_error *error)
+{
+    const struct cache_work_config config = {backend, 210000, 4, CACHE_WORK_LONG + 16, 4096, false};
+    struct cache_work work;
+    struct quire_pool_stats stats = {.struct_size = sizeof stats};
+    quire_status status = cache_work_open(&work, &config, error);
+    if (status == QUIRE_OK)
+        status = quire_pool_stats(work.pool, &stats);
+    f->meta_bytes = stats.block_meta_bytes;
+    if (status == QUIRE_OK)
+        status = cache_work_fork(&work, &f->ns[FORK][run]);
+    if (status == QUIRE_OK)
+        status = cache_work_fill(&work, 1, CACHE_WORK_LONG / CACHE_WORK_P, 1);
+    if (status == QUIRE_OK)
+        status = cache_work_match(&work, false, &f->ns[MATCH][run]);
+    if (status == QUIRE_OK) /* again: the first look has warmed the caches */
+        status = cache_work_match(&work, false, &f->ns[MATCH][run]);
+    if (status == QUIRE_OK)
+        status = quire_pool_reset(work.pool);
+    if (status == QUIRE_OK)
+        status = cache_work_fanout(&work, 1, &f->ns[FANOUT_ONE][run]);
+    if (status == QUIRE_OK)
+        status = cache_work_fanout(&work, 100000, &f->ns[FANOUT][run]);
+    f->ns[FANOUT][run] -= f->ns[FANOUT_ONE][run];
+    cache_work_close(&work);
+    return status;
+}
+
+/* A million cached blocks: the long chain, and others of 16 blocks, a conversation of 256 tokens
+ * each; then a million evictions. */
+static quire_status run_million(const char *backend, uint32_t run, struct figures *f,
+                                struct quire_error *error)
+{
+    enum { LONG_BLOCKS = CACHE_WORK_LONG / CACHE_WORK_P, CHAIN = 16 };
+    const uint32_t chains = (MILLION - LONG_BLOCKS) / CHAIN + 1;
+    const struct cache_work_config config = {
+        backend, LONG_BLOCKS + chains * CHAIN, 256, CACHE_WORK_LONG + 16, 65536, false};
+    struct cache_work work;
+    quire_status status = cache_work_open(&work, &config, error);
+    if (status == QUIRE_OK)
+        status = cache_work_fill(&work, chains / 2, CHAIN, 2);
+    if (status == QUIRE_OK)
+        status = cache_work_fill(&work, 1, LONG_BLOCKS, 1);
+    if (status == QUIRE_OK)
+        status = cache_work_fill(&work, chains - chains / 2, CHAIN, 2 + chains / 2);
+    if (status == QUIRE_OK)
+        status = cache_work_match(&work, true, &f->ns[MATCH_COLD][run]);
+    if (status == QUIRE_OK)
+        status = cache_work_evict(&work, MILLION, &f->ns[EVICT][run]);
+    cache_work_close(&work);
+    return status;
+}
+
+static quire_status measure(const char *backend, uint32_t runs, struct figures *f,
+                            struct quire_error *error)
+{
+    quire_status status = QUIRE_OK;
+    for (uint32_t run = 0; run < runs && status == QUIRE_OK; run++) {
+        struct cli_progress progress;
+        cli_progress_begin(&progress, "measuring");
+        cli_progress_update(&progress, run, runs);
+        error->message[0] = '\0';
+        status = run_steps(backend, run, f, error);
+        if (status == QUIRE_OK)
+            status = run_long(backend, run, f, error);
+        if (status == QUIRE_OK)
+            status = run_million(backend, run, f, error);
+        cli_progress_end(&progress);
+    }
+    if (status != QUIRE_OK && error->message[0] == '\0')
+        (void)quire__fail(error, status, "the work of the bench failed: %s",
+                          quire_status_text(status));
+    for (uint32_t row = 0; row < ROWS && status == QUIRE_OK; row++) {
+        qsort(f->ns[row], runs, sizeof(double), compare);
+        f->median[row] = f->ns[row][runs / 2] * rows[row].scale;
     }
     return status;
 }
 
-static int run_row(uint32_t runs, struct row *row)
+/* ---- the command ---- */
+
+static int print(const char *backend, uint32_t runs, const struct figures *f, bool json)
 {
-    struct quire_error error;
-    struct quire_backend *backend = NULL;
-    struct bench bench = {0};
-    quire_status status = quire_backend_create(row->backend, NULL, &backend, &error);
-    if (status == QUIRE_OK)
-        status = make_pool(backend, &bench, &error);
-    if (status == QUIRE_OK) {
-        status = measure(&bench, runs, row);
-        if (status != QUIRE_OK)
-            (void)quire__fail(&error, status, "a step of the bench failed: %s",
-                              quire_status_text(status));
+    if (json) {
+        json_t *root = json_pack("{s:s, s:i, s:I}", "backend", backend, "runs", (int)runs,
+                                 "meta_bytes_per_block", (json_int_t)f->meta_bytes);
+        for (uint32_t row = 0; row < ROWS; row++)
+            (void)json_object_set_new(root, rows[row].key, json_real(f->median[row]));
+        return files_print_json(root);
     }
-    quire_pool_destroy(bench.pool);
-    quire_backend_destroy(backend);
-    return status == QUIRE_OK ? CLI_OK : cli_fail(&error);
+    (void)printf("%-38s %12s\n", "blocks of 16, backend", backend);
+    for (uint32_t row = 0; row < ROWS; row++)
+        (void)printf("%-38s %9.3f %s\n", rows[row].text, f->median[row], rows[row].unit);
+    (void)printf("%-38s %9llu bytes\n", "metadata of a block, tokens apart",
+                 (unsigned long long)f->meta_bytes);
+    return CLI_OK;
 }
 
 int command_bench_cache(int argc, char **argv)
 {
     bool json = false;
     uint32_t runs = 5;
+    const char *backend = "cpu";
     const struct cli_arg args[] = {
-        {"--runs", CLI_U32, &runs, 3, RUNS_MAX, "N", "runs behind each median (5)"},
+        {"--backend", CLI_TEXT, &backend, 0, 0, "NAME", "cpu or none (cpu)"},
+        {"--runs", CLI_U32, &runs, 1, RUNS_MAX, "N", "runs behind each median (5)"},
         {"--json", CLI_FLAG, &json, 0, 0, NULL, "print one JSON object"},
     };
     const struct cli_command command = {
         .name = "bench cache",
-        .synopsis = "[--runs N] [--json]",
-        .about = "Prints nanoseconds of a block's allocation and release, and of a step's begin "
-                 "and commit at 1\nand 64 sequences, on the backends none and cpu; medians.",
+        .synopsis = "[--backend NAME] [--runs N] [--json]",
+        .about = "Prints what the cache's own work costs, at 16 positions a block, with tokens, "
+                 "plans and uploads:\nblocks, steps, forks, matches, evictions; medians.",
         .example = "quire bench cache --json",
         .args = args,
         .num_args = QUIRE_ARRAY_LEN(args),
@@ -180,24 +185,14 @@ int command_bench_cache(int argc, char **argv)
     enum cli_parsed parsed = cli_parse(&command, argc, argv);
     if (parsed != CLI_PARSED)
         return parsed == CLI_HELPED ? CLI_OK : CLI_BAD_USAGE;
-    struct row rows[] = {{.backend = "none"}, {.backend = "cpu"}};
-    json_t *list = json_array();
-    int result = CLI_OK;
-    if (!json)
-        (void)printf("%8s %14s %14s %14s\n", "backend", "ns a block", "ns a step", "at 64 seqs");
-    for (size_t i = 0; i < QUIRE_ARRAY_LEN(rows) && result == CLI_OK; i++) {
-        result = run_row(runs, &rows[i]);
-        (void)json_array_append_new(list, json_pack("{s:s, s:f, s:f, s:f}", "backend",
-                                                    rows[i].backend, "block_ns", rows[i].block_ns,
-                                                    "step_ns", rows[i].step_ns[0], "step_64_ns",
-                                                    rows[i].step_ns[1]));
-        if (result == CLI_OK && !json)
-            (void)printf("%8s %14.1f %14.1f %14.1f\n", rows[i].backend, rows[i].block_ns,
-                         rows[i].step_ns[0], rows[i].step_ns[1]);
+    struct quire_error error = {0};
+    struct figures *figures = quire__calloc(1, sizeof *figures);
+    if (figures == NULL) {
+        cli_error("no memory for the figures");
+        return CLI_BAD_DATA;
     }
-    if (result != CLI_OK || !json) {
-        json_decref(list);
-        return result;
-    }
-    return files_print_json(json_pack("{s:o}", "rows", list));
+    quire_status status = measure(backend, runs, figures, &error);
+    int result = status == QUIRE_OK ? print(backend, runs, figures, json) : cli_fail(&error);
+    quire__free(figures);
+    return result;
 }
