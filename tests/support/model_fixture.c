@@ -48,6 +48,9 @@ static void make_pool(struct qt_engine *engine, const struct qt_engine_config *c
     if (pool.num_blocks == 0)
         pool.num_blocks =
             (pool.max_seq_len + pool.block_size - 1) / pool.block_size * pool.max_seqs;
+    if (config->blocks_percent != 0)
+        pool.num_blocks = pool.num_blocks * config->blocks_percent / 100;
+    pool.merge_equal = config->merge_equal;
     if (quire_pool_create(&pool, &engine->pool, &error) != QUIRE_OK)
         fail_msg("%s", error.message);
     if (quire__runner_create(engine->model, engine->pool, engine->max_tokens, pool.max_seqs,

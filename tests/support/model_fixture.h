@@ -15,16 +15,18 @@
 
 /* How to compute; zero is a good value for everything. */
 struct qt_engine_config {
-    bool opaque;           /* on the backend that hides its memory */
-    const char *cpu_level; /* NULL: the best */
-    uint32_t threads;      /* 0: 2 */
-    uint32_t layout;       /* 0: paged */
-    uint32_t block_size;   /* 0: 16 */
-    uint32_t dtype;        /* of K and V; 0 is f32 */
-    uint32_t context;      /* 0: 512 */
-    uint32_t max_seqs;     /* 0: 1 */
-    uint32_t max_tokens;   /* of a step; 0: 512 */
-    uint32_t num_blocks;   /* 0: enough for all sequences */
+    bool opaque;             /* on the backend that hides its memory */
+    const char *cpu_level;   /* NULL: the best */
+    uint32_t threads;        /* 0: 2 */
+    uint32_t layout;         /* 0: paged */
+    uint32_t block_size;     /* 0: 16 */
+    uint32_t dtype;          /* of K and V; 0 is f32 */
+    uint32_t context;        /* 0: 512 */
+    uint32_t max_seqs;       /* 0: 1 */
+    uint32_t max_tokens;     /* of a step; 0: 512 */
+    uint32_t num_blocks;     /* 0: enough for all sequences */
+    uint32_t blocks_percent; /* of that; 0: 100 */
+    uint32_t merge_equal;
 };
 
 struct qt_engine {
