@@ -181,8 +181,9 @@ void quire__prefix_adopt(struct quire_pool *pool, struct quire__seq *seq, const 
     seq->tail_count = len - full * size;
     memcpy(quire__seq_tail(pool, seq), tokens + full * size, seq->tail_count * sizeof *tokens);
     seq->dirty_from = 0;
-    if (full > 0)
-        quire__prefix_stand(pool, seq, pool->path[full - 1]);
+    if (len > 0)
+        quire__prefix_stand(pool, seq, full > 0 ? pool->path[full - 1]
+                                                : pool->index.nodes[pool->path[0]].parent);
     if (len > 0)
         quire__events_put(pool, (struct quire_event){
                                     .kind = QUIRE_EVENT_SHARED,
