@@ -283,6 +283,8 @@ struct quire_nn_ops {
     /* y += x */
     quire_status (*add)(struct quire_backend *, const struct quire_view *x,
                         const struct quire_view *y);
+    /* x *= factor */
+    quire_status (*scale)(struct quire_backend *, float factor, const struct quire_view *x);
     /* y [T, columns] = the rows ids [T] (u32) of the matrix. */
     quire_status (*embed)(struct quire_backend *, struct quire_weight *,
                           const struct quire_view *ids, const struct quire_view *y);

@@ -646,6 +646,21 @@ static void check_add(struct bench *b)
     }
 }
 
+static void check_scale(struct bench *b)
+{
+    for (size_t i = 0; i < QT_LEN(sizes); i++) {
+        struct nn_case c;
+        nn_open(&c, b, sizes[i], 3);
+        float *before = qt_alloc(c.n * 4);
+        memcpy(before, c.y, c.n * 4);
+        b->k->scale(c.y, 25.298221f, c.n);
+        for (size_t j = 0; j < c.n; j++)
+            near(b, "scale", j, (double)c.y[j], (double)(before[j] * 25.298221f), 0);
+        qt_free(before);
+        nn_close(&c);
+    }
+}
+
 static void check_argmax(struct bench *b)
 {
     for (size_t i = 0; i < QT_LEN(sizes); i++) {

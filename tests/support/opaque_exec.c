@@ -300,6 +300,8 @@ static quire_status run_nn(struct opaque *opaque, struct opaque_command *command
         return nn->activate(inner, command->activation, &views[0], &views[1], &views[2]);
     case OPAQUE_ADD:
         return nn->add(inner, &views[0], &views[1]);
+    case OPAQUE_SCALE:
+        return nn->scale(inner, command->factor, &views[0]);
     case OPAQUE_EMBED:
         return nn->embed(inner, command->weight, &views[0], &views[1]);
     default:

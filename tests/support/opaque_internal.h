@@ -54,6 +54,7 @@ enum opaque_op {
     OPAQUE_ROTARY,
     OPAQUE_ACTIVATE,
     OPAQUE_ADD,
+    OPAQUE_SCALE,
     OPAQUE_EMBED,
     OPAQUE_ARGMAX,
 };
@@ -73,7 +74,7 @@ struct opaque_command {
     struct quire_attend_params params;
     float *alibi, *sinks; /* owned */
     struct quire_weight *weight;
-    float epsilon;
+    float epsilon, factor;
     enum quire_rotary_style rotary;
     enum quire_activation activation;
 };

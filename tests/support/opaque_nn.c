@@ -59,6 +59,13 @@ static quire_status add(struct quire_backend *backend, const struct quire_view *
     return opaque_submit_nn(backend, &command, views, 2);
 }
 
+static quire_status scale(struct quire_backend *backend, float factor, const struct quire_view *x)
+{
+    struct opaque_command command = {.op = OPAQUE_SCALE, .factor = factor};
+    const struct quire_view *views[] = {x};
+    return opaque_submit_nn(backend, &command, views, 1);
+}
+
 static quire_status embed(struct quire_backend *backend, struct quire_weight *weight,
                           const struct quire_view *ids, const struct quire_view *y)
 {
@@ -76,5 +83,5 @@ static quire_status argmax(struct quire_backend *backend, const struct quire_vie
 }
 
 const struct quire_nn_ops opaque_nn_ops = {
-    weight_create, weight_destroy, linear, norm, rotary, activate, add, embed, argmax,
+    weight_create, weight_destroy, linear, norm, rotary, activate, add, scale, embed, argmax,
 };

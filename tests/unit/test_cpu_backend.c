@@ -512,6 +512,10 @@ static void operations_walk_their_views(void **state)
     assert_int_equal(nn->add(backend, &xv, &yv), QUIRE_OK);
     for (uint32_t i = 0; i < T * STRIDE - GAP; i++)
         assert_true(y[i] == (i % STRIDE < H * D ? before[i] + x[i] : before[i]));
+    memcpy(before, y, (T * STRIDE - GAP) * 4);
+    assert_int_equal(nn->scale(backend, -2.5f, &yv), QUIRE_OK);
+    for (uint32_t i = 0; i < T * STRIDE - GAP; i++)
+        assert_true(y[i] == (i % STRIDE < H * D ? before[i] * -2.5f : before[i]));
     assert_int_equal(nn->norm(backend, &wv, 1e-5f, &xv, &yv), QUIRE_OK);
     assert_int_equal(nn->activate(backend, QUIRE_SILU, &xv, &yv, &yv), QUIRE_OK);
     assert_int_equal(nn->activate(backend, QUIRE_GELU, &yv, &xv, &yv), QUIRE_OK);
@@ -525,6 +529,7 @@ static void operations_walk_their_views(void **state)
     wide.shape[1] = D / 2 + 1;
     assert_int_equal(nn->add(backend, &bad, &yv), QUIRE_E_INVAL);
     assert_int_equal(nn->add(backend, NULL, &yv), QUIRE_E_INVAL);
+    assert_int_equal(nn->scale(backend, 2.0f, NULL), QUIRE_E_INVAL);
     assert_int_equal(nn->norm(backend, &wv, 1e-5f, &bad, &bad), QUIRE_E_INVAL);
     assert_int_equal(nn->activate(backend, QUIRE_SILU, &xv, &bad, &yv), QUIRE_E_INVAL);
     assert_int_equal(nn->activate(backend, (enum quire_activation)7, &xv, &yv, &yv), QUIRE_E_INVAL);

@@ -82,7 +82,7 @@ struct quire__linear {
  *                  more logit; *lse, if not NULL, becomes the log of the whole denominator
  * panel_dot        y = x w' with w as f32: element k is added to lane k mod W, in order of k, the
  *                  lanes are summed as a fixed tree
- * norm, rotary_*, silu, gelu, add, argmax
+ * norm, rotary_*, silu, gelu, add, scale, argmax
  *                  one row, as <quire/backend.h> describes; table [n/2][2] holds cosine and sine
  *
  * and for each weight type
@@ -116,6 +116,7 @@ struct quire__linear {
     X(silu, (float *y, const float *gate, const float *up, size_t n))                              \
     X(gelu, (float *y, const float *gate, const float *up, size_t n))                              \
     X(add, (float *y, const float *x, size_t n))                                                   \
+    X(scale, (float *x, float factor, size_t n))                                                   \
     X(argmax, (uint32_t * index, const float *x, size_t n))
 
 /* The kernels of one weight type. */

@@ -10,7 +10,7 @@ struct job {
     void (*row)(const struct job *job, uint64_t i, uint64_t j);
     struct quire__span x, up, y, table;
     const float *weight;
-    float epsilon;
+    float epsilon, factor;
     enum quire_activation activation;
     enum quire_rotary_style style;
     uint64_t num_rows;
@@ -125,6 +125,17 @@ static quire_status add(struct quire_backend *backend, const struct quire_view *
     return run_rows(backend, &job);
 }
 
+static void scale_row(const struct job *job, uint64_t i, uint64_t j)
+{
+    job->kernels->scale(quire__span_row(&job->x, i, j), job->factor, job->x.shape[2]);
+}
+
+static quire_status scale(struct quire_backend *backend, float factor, const struct quire_view *x)
+{
+    struct job job = {.row = scale_row, .factor = factor};
+    return quire__span_of(backend, x, QUIRE_F32, &job.x) ? run_rows(backend, &job) : QUIRE_E_INVAL;
+}
+
 static void argmax_row(const struct job *job, uint64_t i, uint64_t j)
 {
     uint32_t *id = (uint32_t *)(void *)quire__span_row(&job->y, i, j);
@@ -151,6 +162,7 @@ const struct quire_nn_ops quire__cpu_nn_ops = {
     .rotary = rotary,
     .activate = activate,
     .add = add,
+    .scale = scale,
     .embed = quire__cpu_embed,
     .argmax = argmax,
 };

@@ -100,6 +100,12 @@ KERNEL void add(float *y, const float *x, size_t n)
         store_up_to(y + i, load_up_to(y + i, n - i) + load_up_to(x + i, n - i), n - i);
 }
 
+KERNEL void scale(float *x, float factor, size_t n)
+{
+    for (size_t i = 0; i < n; i += LANES)
+        store_up_to(x + i, load_up_to(x + i, n - i) * factor, n - i);
+}
+
 KERNEL void argmax(uint32_t *index, const float *x, size_t n)
 {
     vf most = v_set1(-INFINITY);

@@ -344,6 +344,12 @@ static void add(float *y, const float *x, size_t n)
         y[i] += x[i];
 }
 
+static void scale(float *x, float factor, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        x[i] *= factor;
+}
+
 static void argmax(uint32_t *index, const float *x, size_t n)
 {
     float max = -INFINITY;
