@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-# make_tiny_model.py - writes a tiny random model of the llama architecture as GGUF, for the tests.
+# make_tiny_model.py - writes a tiny random model of either architecture as GGUF, for the tests.
 # SPDX-License-Identifier: Apache-2.0
-"""Writes a tiny random model of the llama architecture as GGUF, for the tests.
+"""Writes a tiny random model of the llama or gemma3 architecture as GGUF, for the tests.
 
 The same arguments give the same bytes on every machine. Quantised tensors are made of random
 blocks in their own format (nothing is quantised), scaled so that activations stay of order 1.
@@ -25,10 +25,16 @@ LAYER_TYPES = {  # of --type mixed, per layer modulo 2; with the embedding all e
     'ffn_down': ('Q5_0', 'Q4_K'),
 }
 MIXED_EMBEDDING, MIXED_OUTPUT = 'Q6_K', 'Q4_1'
+WINDOW = 8  # of gemma3: far less than a prompt of the tests
+SPM_SPECIAL = {'<pad>': 3, '<eos>': 3, '<bos>': 3, '<unk>': 2, '<start_of_turn>': 3,
+               '<end_of_turn>': 3, '\n\n': 4, '  ': 4}  # text: type
 SPECIAL = ['<|endoftext|>', '<|im_start|>', '<|im_end|>']
 CHATML = ("{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n'"
           " + message['content'] + '<|im_end|>' + '\\n' }}{% endfor %}"
           "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}")
+GEMMA = ("{{ bos_token }}{% for message in messages %}"
+         "{{ '<start_of_turn>' + message['role'] + '\\n' + message['content'] | trim + '<end_of_turn>\\n' }}{% endfor %}"
+         "{% if add_generation_prompt %}{{ '<start_of_turn>model\\n' }}{% endif %}")
 # What the merges are learnt from.
 TEXT = """A quire is a gathering of pages. The printer folds the large sheets, lays one inside the
 other, and sews them along the fold; the binder takes the quires in their order and makes the book
@@ -86,6 +92,25 @@ def vocabulary(size):
     unused = size - len(tokens)
     tokens += [f'<|unused_{i}|>' for i in range(unused)]
     return tokens, types + [5] * unused, [a + ' ' + b for a, b in merges]
+
+
+def spm_vocabulary(size):
+    """(tokens, token types, scores) as SentencePiece has them: a merge is a token with a score."""
+    tokens, types = list(SPM_SPECIAL), list(SPM_SPECIAL.values())
+    tokens += [f'<0x{byte:02X}>' for byte in range(256)]
+    types += [6] * 256
+    scores = [0.0] * len(tokens)
+    space = byte_symbols()[0x20]
+    plain = {chr(code) for code in range(0x21, 0x7f)}
+    words = [a + b for a, b in learn_merges(150)] + sorted(plain | {space})
+    found = [word.replace(space, '\u2581') for word in words if set(word) <= plain | {space}]
+    found = found[:size - len(tokens)]
+    tokens += found
+    types += [1] * len(found)
+    scores += [float(-rank) for rank in range(len(found))]
+    unused = size - len(tokens)
+    tokens += [f'<unused{i}>' for i in range(unused)]
+    return tokens, types + [3] * unused, scores + [0.0] * unused
 
 
 # ---- random tensors: each function gives one block of its type with deviation sigma ----
@@ -201,9 +226,9 @@ def vector(name, values):
     return name, 0, (len(values),), struct.pack(f'<{len(values)}f', *values)
 
 
-def norm(args, name):
+def norm(args, name, width=EMBEDDING):
     rng = random.Random(f'{args.seed} {name}')
-    return vector(name, [0.8 + 0.4 * rng.random() for _ in range(EMBEDDING)])
+    return vector(name, [0.8 + 0.4 * rng.random() for _ in range(width)])
 
 
 def tensors(args):
@@ -233,6 +258,11 @@ def tensors(args):
                          gain / columns ** 0.5)
         yield norm(args, f'blk.{layer}.attn_norm.weight')
         yield norm(args, f'blk.{layer}.ffn_norm.weight')
+        if args.arch == 'gemma3':
+            yield norm(args, f'blk.{layer}.attn_q_norm.weight', args.head_dim)
+            yield norm(args, f'blk.{layer}.attn_k_norm.weight', args.head_dim)
+            yield norm(args, f'blk.{layer}.post_attention_norm.weight')
+            yield norm(args, f'blk.{layer}.post_ffw_norm.weight')
 
 
 # ---- the file ----
@@ -259,24 +289,9 @@ def key(name, type_name, value):
     return string(name) + struct.pack('<I', number) + pack(value)
 
 
-def keys(args):
+def byte_level_keys(args):
     tokens, token_types, merges = vocabulary(args.vocab)
     found = [
-        key('general.architecture', 'string', 'llama'),
-        key('general.name', 'string', 'Quire tiny'),
-        key('llama.block_count', 'u32', args.layers),
-        key('llama.context_length', 'u32', 4096),
-        key('llama.embedding_length', 'u32', EMBEDDING),
-        key('llama.feed_forward_length', 'u32', args.ffn),
-        key('llama.attention.head_count', 'u32', args.heads),
-        key('llama.attention.head_count_kv', 'u32', args.kv_heads),
-        key('llama.attention.key_length', 'u32', args.head_dim),
-        key('llama.attention.value_length', 'u32', args.head_dim),
-        key('llama.attention.layer_norm_rms_epsilon', 'f32', 1e-5),
-        key('llama.rope.freq_base', 'f32', 10000.0),
-        key('llama.rope.dimension_count', 'u32', args.head_dim),
-        key('llama.vocab_size', 'u32', args.vocab),
-        key('general.quantization_version', 'u32', 2),
         key('tokenizer.ggml.model', 'string', 'gpt2'),
         key('tokenizer.ggml.pre', 'string', 'smollm'),
         key('tokenizer.ggml.tokens', 'string', tokens),
@@ -292,6 +307,50 @@ def keys(args):
     if not args.base_model:
         found.append(key('tokenizer.chat_template', 'string', CHATML))
     return found
+
+
+def spm_keys(args):
+    tokens, token_types, scores = spm_vocabulary(args.vocab)
+    found = [
+        key('tokenizer.ggml.model', 'string', 'llama'),
+        key('tokenizer.ggml.pre', 'string', 'default'),
+        key('tokenizer.ggml.tokens', 'string', tokens),
+        key('tokenizer.ggml.scores', 'f32', scores),
+        key('tokenizer.ggml.token_type', 'i32', token_types),
+        key('tokenizer.ggml.bos_token_id', 'u32', 2),
+        key('tokenizer.ggml.eos_token_id', 'u32', 1),
+        key('tokenizer.ggml.unknown_token_id', 'u32', 3),
+        key('tokenizer.ggml.padding_token_id', 'u32', 0),
+        key('tokenizer.ggml.add_space_prefix', 'bool', False),
+        key('tokenizer.ggml.add_bos_token', 'bool', True),
+    ]
+    if not args.base_model:
+        found.append(key('tokenizer.chat_template', 'string', GEMMA))
+    return found
+
+
+def keys(args):
+    arch = args.arch
+    found = [
+        key('general.architecture', 'string', arch),
+        key('general.name', 'string', 'Quire tiny'),
+        key(f'{arch}.block_count', 'u32', args.layers),
+        key(f'{arch}.context_length', 'u32', 4096),
+        key(f'{arch}.embedding_length', 'u32', EMBEDDING),
+        key(f'{arch}.feed_forward_length', 'u32', args.ffn),
+        key(f'{arch}.attention.head_count', 'u32', args.heads),
+        key(f'{arch}.attention.head_count_kv', 'u32', args.kv_heads),
+        key(f'{arch}.attention.key_length', 'u32', args.head_dim),
+        key(f'{arch}.attention.value_length', 'u32', args.head_dim),
+        key(f'{arch}.attention.layer_norm_rms_epsilon', 'f32', 1e-5),
+        key(f'{arch}.rope.freq_base', 'f32', 1000000.0 if arch == 'gemma3' else 10000.0),
+        key(f'{arch}.rope.dimension_count', 'u32', args.head_dim),
+        key(f'{arch}.vocab_size', 'u32', args.vocab),
+        key('general.quantization_version', 'u32', 2),
+    ]
+    if arch == 'gemma3':
+        return found + [key('gemma3.attention.sliding_window', 'u32', WINDOW)] + spm_keys(args)
+    return found + byte_level_keys(args)
 
 
 def padding(size):
@@ -312,6 +371,7 @@ def gguf(args):
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('out', metavar='OUT.gguf')
+    parser.add_argument('--arch', choices=['llama', 'gemma3'], default='llama')
     parser.add_argument('--type', choices=['mixed', *TYPES], default='mixed')
     parser.add_argument('--heads', type=int, default=4)
     parser.add_argument('--kv-heads', type=int, default=2)
@@ -328,8 +388,8 @@ def arguments():
         parser.error('--heads must be a multiple of --kv-heads')
     if args.head_dim < 2 or args.head_dim % 2 != 0:
         parser.error('--head-dim must be even')
-    if args.layers < 1 or args.vocab < len(SPECIAL) + 256:
-        parser.error('at least 1 layer and a vocabulary of 259')
+    if args.layers < 1 or args.vocab < (264 if args.arch == 'gemma3' else 259):
+        parser.error('at least 1 layer and a vocabulary of 259 (gemma3: 264)')
     # Another width than the embedding's finds transposed shapes; F32 would make the file large.
     args.ffn = 256 if args.type == 'F32' else 512
     return args

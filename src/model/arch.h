@@ -18,6 +18,9 @@ struct quire__arch {
 };
 
 extern const struct quire__arch quire__arch_llama;
+extern const struct quire__arch quire__arch_gemma3;
+
+enum { QUIRE__ROPES_MAX = 2 };
 
 struct quire__model {
     const struct quire__gguf *gguf;
@@ -25,10 +28,13 @@ struct quire__model {
     struct quire_backend *backend; /* NULL: shapes only */
     const struct quire__arch *arch;
     struct quire__shapes shapes;
-    uint32_t *layer_indices; /* [L] 0, 1, 2 ... */
-    struct quire_group_config group;
-    double *rope_frequencies; /* [n/2] radians a position */
-    void *arch_data;          /* one allocation, the architecture's own */
+    uint32_t *layer_indices; /* [L] those that see all, then those with a window; each ascending */
+    struct quire_group_config groups[QUIRE_MAX_GROUPS];
+    uint32_t num_groups;
+    /* Kinds of rotary embedding, which layers choose from: each [n/2] radians a position. */
+    double *rope_frequencies[QUIRE__ROPES_MAX];
+    uint32_t num_ropes;
+    void *arch_data; /* one allocation, the architecture's own */
 
     struct quire_weight *embedding; /* [V,E] */
     struct quire_weight *output;    /* [V,E]; may be the embedding */
@@ -51,7 +57,7 @@ struct quire__runner {
     struct quire_pool *pool;
     uint32_t max_tokens, max_items;
     struct quire_buffer *ids;  /* u32 [T] */
-    struct quire_buffer *rope; /* f32 [T, n/2, 2] */
+    struct quire_buffer *rope; /* f32 [kinds of rotary embedding][max_tokens, n/2, 2] */
     struct quire_buffer *x;    /* f32 [T,E] the residual stream */
     struct quire_buffer *h;    /* f32 [T,E] input or output of a part of a layer */
     struct quire_buffer *q;    /* f32 [T,H,D] */
@@ -94,9 +100,59 @@ quire_status quire__model_vector(struct quire__model *model, const char *name, u
 quire_status quire__model_host_vector(struct quire__model *model, const char *name, uint64_t count,
                                       const float **out, struct quire_error *error);
 
-/* rope.c: fills rope_frequencies from shapes, scaling keys and factors of the file. */
+/* rope.c: fills the first kind of rotary embedding from base, scaling and factors of the file. */
 quire_status quire__rope_load(struct quire__model *model, struct quire_error *error);
+/* Adds a kind with a base of its own and positions as they are. */
+quire_status quire__rope_add(struct quire__model *model, float base, struct quire_error *error);
 /* table [n/2][2]: cosine and sine of one position's angles. */
-void quire__rope_row(const struct quire__model *model, uint64_t position, float *table);
+void quire__rope_row(const struct quire__model *model, uint32_t kind, uint64_t position,
+                     float *table);
+
+/* decoder.c: the keys that every architecture has. */
+quire_status quire__decoder_shapes(struct quire__model *model, struct quire_error *error);
+/* Embedding, output norm, and the output matrix where it is not the embedding. */
+quire_status quire__decoder_ends(struct quire__model *model, struct quire_error *error);
+
+/* The tensor blk.N.NAME.weight: a matrix, or a vector of `columns` elements. */
+struct quire__layer_part {
+    const char *name;
+    uint64_t rows, columns;
+    struct quire_weight **matrix;
+    struct quire_view *vector; /* NULL: a matrix */
+};
+quire_status quire__decoder_layer(struct quire__model *model, uint32_t index,
+                                  const struct quire__layer_part *parts, size_t count,
+                                  struct quire_error *error);
+
+/* Whether a layer sees only its window. */
+static inline bool quire__layer_is_windowed(const struct quire__shapes *shapes, uint32_t layer)
+{
+    return shapes->window != 0 && (layer + 1) % shapes->window_pattern != 0;
+}
+
+/* ---- for an architecture's forward ---- */
+
+/* The activations of a step of T rows; the same memory as a matrix and by heads. */
+struct quire__step_views {
+    struct quire_view x, h, gate, up;
+    struct quire_view q, k, v, att;
+    struct quire_view q_heads, k_heads, v_heads, att_heads;
+    struct quire_view rope[QUIRE__ROPES_MAX];
+};
+struct quire__step_views quire__decoder_views(const struct quire__runner *runner, uint64_t t);
+
+/* Where the angles of one kind begin in `rope` and host_rope, in floats. */
+static inline uint64_t quire__runner_rope_at(const struct quire__runner *runner, uint32_t kind)
+{
+    return (uint64_t)kind * runner->max_tokens * runner->model->shapes.rope_dim;
+}
+
+/* Runs one call and leaves the function with its status when it fails. */
+#define QUIRE__TRY(call)                                                                           \
+    do {                                                                                           \
+        quire_status try_status = (call);                                                          \
+        if (try_status != QUIRE_OK)                                                                \
+            return try_status;                                                                     \
+    } while (0)
 
 #endif

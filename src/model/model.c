@@ -11,6 +11,7 @@
 /* The registry: a new architecture is one file and one row here. */
 static const struct quire__arch *const architectures[] = {
     &quire__arch_llama,
+    &quire__arch_gemma3,
 };
 
 enum { KEY_BYTES_MAX = 96, READ_AHEAD_BYTES = 4096 };
@@ -243,10 +244,13 @@ static quire_status find_architecture(struct quire__model *model, struct quire_e
             return QUIRE_OK;
         }
     }
-    char text[48];
+    char text[48], runs[128] = "";
+    for (size_t i = 0, used = 0; i < QUIRE_ARRAY_LEN(architectures) && used < sizeof runs; i++)
+        used += (size_t)snprintf(runs + used, sizeof runs - used, i == 0 ? "%s" : ", %s",
+                                 architectures[i]->name);
     return quire__fail(error, QUIRE_E_UNSUPPORTED,
-                       "%s: architecture \"%s\" is not supported; Quire runs: llama", model->name,
-                       quire__quote(name.data, name.size, text, sizeof text));
+                       "%s: architecture \"%s\" is not supported; Quire runs: %s", model->name,
+                       quire__quote(name.data, name.size, text, sizeof text), runs);
 }
 
 /* The vocabulary of the tokenizer, where the file has one, is that of the embedding. */
@@ -262,20 +266,59 @@ static quire_status check_vocabulary(const struct quire__model *model, struct qu
     return QUIRE_OK;
 }
 
-static quire_status make_group(struct quire__model *model, struct quire_error *error)
+/* Cuts the layers of every kind into groups of nearly as many as the smallest kind has, as a page
+ * of any group takes as much memory as that of the largest. */
+static void split_groups(const struct quire_group_config *kinds, uint32_t num_kinds,
+                         struct quire_group_config *out, uint32_t max_out, uint32_t *num_out)
+{
+    uint32_t slice = UINT32_MAX, total;
+    for (uint32_t i = 0; i < num_kinds; i++)
+        slice = kinds[i].num_layers < slice ? kinds[i].num_layers : slice;
+    for (;; slice++) {
+        total = 0;
+        for (uint32_t i = 0; i < num_kinds; i++)
+            total += (uint32_t)quire__ceil_div(kinds[i].num_layers, slice);
+        if (total <= max_out)
+            break;
+    }
+    *num_out = 0;
+    for (uint32_t i = 0; i < num_kinds; i++) {
+        uint32_t parts = (uint32_t)quire__ceil_div(kinds[i].num_layers, slice), done = 0;
+        for (uint32_t part = 0; part < parts; part++) {
+            struct quire_group_config *group = &out[(*num_out)++];
+            *group = kinds[i];
+            group->layers = kinds[i].layers + done;
+            group->num_layers = (kinds[i].num_layers - done) / (parts - part);
+            done += group->num_layers;
+        }
+    }
+}
+
+/* One kind of layers that see everything, one with the window; a model may lack either. */
+static quire_status make_groups(struct quire__model *model, struct quire_error *error)
 {
     const struct quire__shapes *shapes = &model->shapes;
     model->layer_indices = quire__calloc(shapes->layers, sizeof(uint32_t));
     if (model->layer_indices == NULL)
         return quire__fail(error, QUIRE_E_NOMEM, "%s: no memory for the model", model->name);
-    for (uint32_t i = 0; i < shapes->layers; i++)
-        model->layer_indices[i] = i;
-    model->group = (struct quire_group_config){.layers = model->layer_indices,
-                                               .num_layers = shapes->layers,
-                                               .num_heads = shapes->heads,
-                                               .num_kv_heads = shapes->kv_heads,
-                                               .head_dim = shapes->head_dim,
-                                               .head_dim_v = shapes->head_dim_v};
+    struct quire_group_config kinds[2];
+    uint32_t num_kinds = 0, done = 0;
+    for (int windowed = 0; windowed <= 1; windowed++) {
+        const uint32_t first = done;
+        for (uint32_t i = 0; i < shapes->layers; i++)
+            if (quire__layer_is_windowed(shapes, i) == (windowed != 0))
+                model->layer_indices[done++] = i;
+        if (done > first)
+            kinds[num_kinds++] =
+                (struct quire_group_config){.layers = model->layer_indices + first,
+                                            .num_layers = done - first,
+                                            .num_heads = shapes->heads,
+                                            .num_kv_heads = shapes->kv_heads,
+                                            .head_dim = shapes->head_dim,
+                                            .head_dim_v = shapes->head_dim_v,
+                                            .window = windowed != 0 ? shapes->window : 0};
+    }
+    split_groups(kinds, num_kinds, model->groups, QUIRE_MAX_GROUPS, &model->num_groups);
     return QUIRE_OK;
 }
 
@@ -301,7 +344,7 @@ static quire_status load(struct quire__model *model, struct quire_error *error)
         status = check_vocabulary(model, error);
     if (status == QUIRE_OK)
         status = check_all_used(model, error);
-    return status == QUIRE_OK ? make_group(model, error) : status;
+    return status == QUIRE_OK ? make_groups(model, error) : status;
 }
 
 quire_status quire__model_open(const struct quire__model_config *config, struct quire__model **out,
@@ -337,7 +380,8 @@ void quire__model_close(struct quire__model *model)
     quire__free(model->buffers);
     quire__free(model->used);
     quire__free(model->layer_indices);
-    quire__free(model->rope_frequencies);
+    for (uint32_t i = 0; i < model->num_ropes; i++)
+        quire__free(model->rope_frequencies[i]);
     quire__free(model->arch_data);
     quire__free(model);
 }
@@ -355,6 +399,6 @@ const char *quire__model_architecture(const struct quire__model *model)
 const struct quire_group_config *quire__model_groups(const struct quire__model *model,
                                                      uint32_t *num_groups)
 {
-    *num_groups = 1;
-    return &model->group;
+    *num_groups = model->num_groups;
+    return model->groups;
 }

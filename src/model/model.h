@@ -35,7 +35,10 @@ struct quire__shapes {
     uint32_t rope_dim;       /* n: elements of a head that turn, even, at most D */
     float norm_epsilon;
     float rope_base;
-    float rope_scale; /* positions are divided by it */
+    float rope_scale;        /* positions are divided by it */
+    uint32_t window;         /* W of the layers with a window, own position included; 0: none has */
+    uint32_t window_pattern; /* layer l sees everything where it divides l + 1 */
+    float rope_base_local;   /* of the layers with a window, without scale; 0: as all */
 };
 
 struct quire__model;

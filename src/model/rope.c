@@ -39,6 +39,27 @@ static quire_status load_scaling(struct quire__model *model, struct quire_error 
 
 /* Frequency i is base^(-2i/n) (arXiv:2104.09864, equation 15), divided by the position scale and by
  * the file's factor for it (the Llama 3.1 scaling, worked out by who wrote the file). */
+static quire_status add_kind(struct quire__model *model, float base, float scale,
+                             const float *factors, struct quire_error *error)
+{
+    uint32_t half = model->shapes.rope_dim / 2;
+    QUIRE_CHECK(model->num_ropes < QUIRE__ROPES_MAX);
+    double *frequencies = quire__calloc(half, sizeof(double));
+    if (frequencies == NULL)
+        return quire__fail(error, QUIRE_E_NOMEM, "%s: no memory for the model", model->name);
+    model->rope_frequencies[model->num_ropes++] = frequencies;
+    for (uint32_t i = 0; i < half; i++) {
+        double factor = factors != NULL ? (double)factors[i] : 1.0;
+        if (!isfinite(factor) || factor <= 0.0)
+            return quire__fail(error, QUIRE_E_CORRUPT,
+                               "%s: element %u of rope_freqs.weight is not a positive number",
+                               model->name, i);
+        double exponent = -2.0 * (double)i / (double)model->shapes.rope_dim;
+        frequencies[i] = pow((double)base, exponent) / (double)scale / factor;
+    }
+    return QUIRE_OK;
+}
+
 quire_status quire__rope_load(struct quire__model *model, struct quire_error *error)
 {
     struct quire__shapes *shapes = &model->shapes;
@@ -47,32 +68,25 @@ quire_status quire__rope_load(struct quire__model *model, struct quire_error *er
         quire__model_key_f32_or(model, "rope.freq_base", &shapes->rope_base, error);
     if (status == QUIRE_OK)
         status = load_scaling(model, error);
-    uint32_t half = shapes->rope_dim / 2;
     const float *factors = NULL;
     if (status == QUIRE_OK)
-        status = quire__model_host_vector(model, "rope_freqs.weight", half, &factors, error);
+        status = quire__model_host_vector(model, "rope_freqs.weight", shapes->rope_dim / 2,
+                                          &factors, error);
     if (status != QUIRE_OK)
         return status;
-    model->rope_frequencies = quire__calloc(half, sizeof(double));
-    if (model->rope_frequencies == NULL)
-        return quire__fail(error, QUIRE_E_NOMEM, "%s: no memory for the model", model->name);
-    for (uint32_t i = 0; i < half; i++) {
-        double factor = factors != NULL ? (double)factors[i] : 1.0;
-        if (!isfinite(factor) || factor <= 0.0)
-            return quire__fail(error, QUIRE_E_CORRUPT,
-                               "%s: element %u of rope_freqs.weight is not a positive number",
-                               model->name, i);
-        double exponent = -2.0 * (double)i / (double)shapes->rope_dim;
-        model->rope_frequencies[i] =
-            pow((double)shapes->rope_base, exponent) / (double)shapes->rope_scale / factor;
-    }
-    return QUIRE_OK;
+    return add_kind(model, shapes->rope_base, shapes->rope_scale, factors, error);
 }
 
-void quire__rope_row(const struct quire__model *model, uint64_t position, float *table)
+quire_status quire__rope_add(struct quire__model *model, float base, struct quire_error *error)
+{
+    return add_kind(model, base, 1.0f, NULL, error);
+}
+
+void quire__rope_row(const struct quire__model *model, uint32_t kind, uint64_t position,
+                     float *table)
 {
     for (uint32_t i = 0; i < model->shapes.rope_dim / 2; i++) {
-        double angle = (double)position * model->rope_frequencies[i];
+        double angle = (double)position * model->rope_frequencies[kind][i];
         table[2 * i] = (float)cos(angle);
         table[2 * i + 1] = (float)sin(angle);
     }

@@ -40,7 +40,7 @@ static quire_status make_buffers(struct quire__runner *runner)
         struct quire_buffer **out;
     } buffers[] = {
         {t, 1, &runner->ids},
-        {t, s->rope_dim, &runner->rope},
+        {runner->model->num_ropes * t, s->rope_dim, &runner->rope},
         {t, s->embedding, &runner->x},
         {t, s->embedding, &runner->h},
         {t, (uint64_t)s->heads * s->head_dim, &runner->q},
@@ -57,7 +57,8 @@ static quire_status make_buffers(struct quire__runner *runner)
         if (status != QUIRE_OK)
             return status;
     }
-    uint64_t rope_floats = t * s->rope_dim, logit_floats = PORTION_ROWS_MAX * s->vocabulary;
+    uint64_t rope_floats = quire__runner_rope_at(runner, runner->model->num_ropes);
+    uint64_t logit_floats = (uint64_t)PORTION_ROWS_MAX * s->vocabulary;
     runner->host_rope = quire__calloc(rope_floats, sizeof(float));
     runner->host_logits = quire__calloc(logit_floats, sizeof(float));
     runner->host_ids = quire__calloc(t, sizeof(uint32_t));
@@ -157,16 +158,23 @@ static quire_status feed(struct quire__runner *runner, const struct quire__batch
         const struct quire__batch_item *item = &batch->items[i];
         for (uint32_t t = 0; t < item->count; t++, row++) {
             runner->host_ids[row] = item->tokens[t];
-            quire__rope_row(model, (uint64_t)runner->first_positions[i] + t,
-                            runner->host_rope + (size_t)row * angles);
+            for (uint32_t kind = 0; kind < model->num_ropes; kind++)
+                quire__rope_row(model, kind, (uint64_t)runner->first_positions[i] + t,
+                                runner->host_rope + quire__runner_rope_at(runner, kind) +
+                                    (size_t)row * angles);
         }
     }
     struct quire_upload ids = {.bytes = (uint64_t)num_tokens * 4, .data = runner->host_ids};
-    struct quire_upload rope = {.bytes = (uint64_t)num_tokens * angles * 4,
-                                .data = runner->host_rope};
+    struct quire_upload ropes[QUIRE__ROPES_MAX];
+    for (uint32_t kind = 0; kind < model->num_ropes; kind++) {
+        uint64_t at = quire__runner_rope_at(runner, kind);
+        ropes[kind] = (struct quire_upload){.offset = at * sizeof(float),
+                                            .bytes = (uint64_t)num_tokens * angles * sizeof(float),
+                                            .data = runner->host_rope + at};
+    }
     quire_status status = backend->memory->upload(backend, runner->ids, &ids, 1);
     if (status == QUIRE_OK)
-        status = backend->memory->upload(backend, runner->rope, &rope, 1);
+        status = backend->memory->upload(backend, runner->rope, ropes, model->num_ropes);
     if (status != QUIRE_OK)
         return status;
     struct quire_view id_view = quire_view_buffer(runner->ids, 0, QUIRE_U32, num_tokens, 1, 1);

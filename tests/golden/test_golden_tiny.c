@@ -9,7 +9,8 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char *const variants[] = {"f32_4_4", "mixed_4_2", "mixed_9_3", "q4_1_4_1"};
+static const char *const variants[] = {"f32_4_4",  "mixed_4_2",  "mixed_9_3",
+                                       "q4_1_4_1", "gemma3_4_2", "gemma3_6_1"};
 
 /* Every weight type by itself, in small shapes. */
 static const char *const weight_types[] = {"F32",  "F16",  "Q4_0", "Q4_1", "Q5_0", "Q5_1",
@@ -165,14 +166,13 @@ static quire_status take_row(void *context, const struct quire__logits *logits)
 
 /* Sequences of different lengths that go on together, some with many tokens and some with one, give
  * the bits that each gives alone. */
-static void test_batch(void **state)
+static void check_batch(const char *variant)
 {
-    (void)state;
     static const uint32_t first[SEQS] = {1, 40, 17, 3, 30}, second[SEQS] = {1, 1, 20, 1, 7};
     struct qt_golden golden;
     struct qt_engine engine;
     const struct qt_engine_config config = {.max_seqs = SEQS + 1, .dtype = QUIRE_F16};
-    qt_engine_open(&engine, open_variant("mixed_9_3", &golden), &config);
+    qt_engine_open(&engine, open_variant(variant, &golden), &config);
     uint32_t ids[SEQS][LENGTH_MAX];
     quire_seq seqs[SEQS];
     struct quire__batch_item items[SEQS];
@@ -206,6 +206,13 @@ static void test_batch(void **state)
     }
     qt_engine_close(&engine);
     qt_golden_close(&golden);
+}
+
+static void test_batch(void **state)
+{
+    (void)state;
+    check_batch("mixed_9_3");
+    check_batch("gemma3_4_2");
 }
 
 int main(void)

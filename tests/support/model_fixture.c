@@ -46,8 +46,8 @@ static void make_pool(struct qt_engine *engine, const struct qt_engine_config *c
     pool.max_open_steps = 1;
     pool.num_blocks = config->num_blocks;
     if (pool.num_blocks == 0)
-        pool.num_blocks =
-            (pool.max_seq_len + pool.block_size - 1) / pool.block_size * pool.max_seqs;
+        pool.num_blocks = (pool.max_seq_len + pool.block_size - 1) / pool.block_size *
+                          pool.max_seqs * pool.num_groups;
     if (config->blocks_percent != 0)
         pool.num_blocks = pool.num_blocks * config->blocks_percent / 100;
     pool.merge_equal = config->merge_equal;
