@@ -33,7 +33,8 @@ CHATML = ("{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\
           " + message['content'] + '<|im_end|>' + '\\n' }}{% endfor %}"
           "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}")
 GEMMA = ("{{ bos_token }}{% for message in messages %}"
-         "{{ '<start_of_turn>' + message['role'] + '\\n' + message['content'] | trim + '<end_of_turn>\\n' }}{% endfor %}"
+         "{{ '<start_of_turn>' + message['role'] + '\\n' + message['content'] | trim"
+         " + '<end_of_turn>\\n' }}{% endfor %}"
          "{% if add_generation_prompt %}{{ '<start_of_turn>model\\n' }}{% endif %}")
 # What the merges are learnt from.
 TEXT = """A quire is a gathering of pages. The printer folds the large sheets, lays one inside the

@@ -1,12 +1,16 @@
 #!/usr/bin/env python3
-# make_tokenizer_goldens.py - writes tests/golden/tokenizer with Hugging Face tokenizers.
+# make_tokenizer_goldens.py - writes tests/golden/tokenizer with tokenizers and SentencePiece.
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the goldens of the tokenizer. Run it with a Python that has the package `tokenizers`.
+"""Writes the goldens of the tokenizer. Run it with a Python that has `tokenizers`, or, for what has
+spm in its name and for gemma3, `sentencepiece` and `protobuf`; for gemma3 also `gguf`.
 
     make_tokenizer_goldens.py vocab     trains vocab.txt on corpus.txt
     make_tokenizer_goldens.py strings   writes strings.txt
     make_tokenizer_goldens.py goldens   writes PRE.fnv for each pre-tokenizer PRE
     make_tokenizer_goldens.py show PRE NUMBER   prints one random string and its ids
+    make_tokenizer_goldens.py spm-vocab     trains spm.txt on corpus.txt
+    make_tokenizer_goldens.py spm           writes spm.fnv and spm-prefix.fnv
+    make_tokenizer_goldens.py gemma3 FILE   writes gemma3.fnv for the vocabulary of a GGUF file
 
 tests/golden/tokenizer/README.md describes the files. Random characters are those that Unicode 14
 assigns: the classes of later ones depend on the age of the Unicode tables of both sides.
@@ -17,8 +21,6 @@ import struct
 import sys
 import unicodedata
 
-from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers, trainers
-
 FOLDER = pathlib.Path(__file__).resolve().parent.parent / 'tests/golden/tokenizer'
 STRINGS = 10000
 MERGES = 2000
@@ -27,6 +29,7 @@ CONTROL = ['<|endoftext|>', '<|im_start|>', '<|im_end|>', '<|begin_of_text|>', '
            '<|start_header_id|>', '<|end_header_id|>', '<|eot_id|>', '<bos>', '<start_of_turn>',
            '<end_of_turn>', '<tool>']
 USER_DEFINED = ['<tool>s', '<think>', '日本', '    x']
+SPM_USER_DEFINED = [*USER_DEFINED, '\n', '\n\n', '\n\n\n\n\n', '  ', '   ', "'s"]
 # Tokens without a merge: only a pre-tokenizer that takes whole pieces produces them.
 WHOLE = [' quire', 'xyzzy', '123', '\n\n\n\n\n', ' 日本語', '!?!?', "'s", '\t\t', 'éé', '   ']
 # Bytes that the smollm goldens do without, as the real vocabulary does.
@@ -71,6 +74,7 @@ def byte_level(text):
 def write_vocab():
     """Lines: c control token, u user-defined token, t token, m merge of two tokens. The 256 bytes
     stand before the first t or m."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     trainer = trainers.BpeTrainer(vocab_size=256 + MERGES, show_progress=False,
@@ -113,6 +117,7 @@ def write_strings():
 
 
 def read_vocab(pre):
+    from tokenizers import AddedToken
     special, tokens, merges = [], {}, []
     lines = [line.split(' ', 1) for line in (FOLDER / 'vocab.txt').read_text().splitlines()]
     for kind, text in lines:
@@ -134,6 +139,7 @@ def read_vocab(pre):
 
 def tokenizers_of(pre):
     """Without and with special tokens."""
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
     def split(pattern):
         return pre_tokenizers.Sequence([
             pre_tokenizers.Split(Regex(pattern), 'isolated'),
@@ -201,13 +207,54 @@ def fnv(ids):
     return value
 
 
-def write_goldens():
+def write_hashes(name, encode):
+    """encode(text, parse_special) gives ids."""
     pieces, ranges = read_strings()
+    hashes = [fnv(encode(random_string(number, pieces, ranges), number % 2 == 1))
+              for number in range(STRINGS)]
+    (FOLDER / f'{name}.fnv').write_bytes(struct.pack(f'<{STRINGS}Q', *hashes))
+
+
+def write_goldens():
     for pre in ('smollm', 'gpt-2', 'llama-bpe', 'qwen2'):
         made = tokenizers_of(pre)
-        hashes = [fnv(made[number % 2].encode(random_string(number, pieces, ranges)).ids)
-                  for number in range(STRINGS)]
-        (FOLDER / f'{pre}.fnv').write_bytes(struct.pack(f'<{STRINGS}Q', *hashes))
+        write_hashes(pre, lambda text, special, made=made: made[special].encode(text).ids)
+
+
+# ---- SentencePiece ----
+
+def write_spm_vocab():
+    """Lines: type, score, text. Four neighbours share a score, so that places decide, and every
+    fortieth token is of type UNUSED, so that it comes apart again."""
+    import io
+    import sentencepiece
+    from sentencepiece import sentencepiece_model_pb2
+    trained = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(FOLDER / 'corpus.txt'), model_writer=trained, model_type='bpe', vocab_size=1500,
+        character_coverage=1.0, normalization_rule_name='identity', add_dummy_prefix=False,
+        remove_extra_whitespaces=False, bos_id=-1, eos_id=-1, minloglevel=2)
+    model = sentencepiece_model_pb2.ModelProto.FromString(trained.getvalue())
+    lines = [(2, 0, '<unk>')] + [(3, 0, text) for text in CONTROL]
+    lines += [(4, 0, text) for text in SPM_USER_DEFINED]
+    lines += [(6, 0, f'<0x{byte:02X}>') for byte in range(256)]
+    taken = {text.replace(' ', '\u2581') for _, _, text in lines}
+    normal = [piece for piece in model.pieces if piece.type == 1 and piece.piece not in taken]
+    lines += [(5 if i % 40 == 39 else 1, int(piece.score) // 4, piece.piece)
+              for i, piece in enumerate(normal)]
+    (FOLDER / 'spm.txt').write_text(
+        ''.join(f'{kind} {score} {escape(text)}\n' for kind, score, text in lines))
+
+
+def spm_tokenizer(name):
+    import reference_spm
+    lines = [line.split(' ') for line in (FOLDER / 'spm.txt').read_text().splitlines()]
+    types = [int(line[0]) for line in lines]
+    if name == 'spm-prefix':  # which also does without bytes
+        types = [3 if kind == 6 else kind for kind in types]
+    return reference_spm.Tokenizer([unescape(line[2]) for line in lines],
+                                   [float(line[1]) for line in lines], types,
+                                   name == 'spm-prefix')
 
 
 def main():
@@ -218,6 +265,18 @@ def main():
         write_strings()
     elif command == ['goldens']:
         write_goldens()
+    elif command == ['spm-vocab']:
+        write_spm_vocab()
+    elif command == ['spm']:
+        for name in ('spm', 'spm-prefix'):
+            write_hashes(name, spm_tokenizer(name).encode)
+    elif command == ['gemma3'] and len(sys.argv) == 3:
+        import reference_spm
+        write_hashes('gemma3', reference_spm.from_gguf(sys.argv[2]).encode)
+    elif command == ['show'] and len(sys.argv) == 4 and sys.argv[2].startswith('spm'):
+        number = int(sys.argv[3])
+        text = random_string(number, *read_strings())
+        print(ascii(text), spm_tokenizer(sys.argv[2]).encode(text, number % 2 == 1))
     elif command == ['show'] and len(sys.argv) == 4:
         text = random_string(int(sys.argv[3]), *read_strings())
         print(ascii(text), tokenizers_of(sys.argv[2])[int(sys.argv[3]) % 2].encode(text).ids)

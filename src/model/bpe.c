@@ -110,44 +110,6 @@ void quire__bpe_deinit(struct quire__bpe *bpe)
     *bpe = (struct quire__bpe){0};
 }
 
-/* ---- the heap ---- */
-
-static void sink(struct quire__bpe_scratch *scratch, uint64_t at)
-{
-    uint64_t *heap = scratch->heap, count = scratch->heap_count, key = heap[at];
-    for (;;) {
-        uint64_t child = 2 * at + 1;
-        scratch->heap_steps++;
-        if (child + 1 < count && heap[child + 1] < heap[child])
-            child++;
-        if (child >= count || heap[child] >= key)
-            break;
-        heap[at] = heap[child];
-        at = child;
-    }
-    heap[at] = key;
-}
-
-static void push(struct quire__bpe_scratch *scratch, uint64_t key)
-{
-    uint64_t *heap = scratch->heap, at = scratch->heap_count++;
-    while (at > 0 && heap[(at - 1) / 2] > key) {
-        heap[at] = heap[(at - 1) / 2];
-        at = (at - 1) / 2;
-        scratch->heap_steps++;
-    }
-    heap[at] = key;
-    scratch->heap_steps++;
-}
-
-static uint64_t pop(struct quire__bpe_scratch *scratch)
-{
-    uint64_t key = scratch->heap[0];
-    scratch->heap[0] = scratch->heap[--scratch->heap_count];
-    sink(scratch, 0);
-    return key;
-}
-
 /* ---- encoding ---- */
 
 static quire_status reserve(struct quire__bpe_scratch *scratch, uint64_t count,
@@ -169,9 +131,9 @@ static quire_status reserve(struct quire__bpe_scratch *scratch, uint64_t count,
                            (unsigned long long)count);
     }
     quire__free(scratch->symbols);
-    quire__free(scratch->heap);
+    quire__free(scratch->heap.keys);
     scratch->symbols = symbols;
-    scratch->heap = heap;
+    scratch->heap.keys = heap;
     scratch->capacity = capacity;
     return QUIRE_OK;
 }
@@ -179,7 +141,7 @@ static quire_status reserve(struct quire__bpe_scratch *scratch, uint64_t count,
 void quire__bpe_scratch_deinit(struct quire__bpe_scratch *scratch)
 {
     quire__free(scratch->symbols);
-    quire__free(scratch->heap);
+    quire__free(scratch->heap.keys);
     *scratch = (struct quire__bpe_scratch){0};
 }
 
@@ -199,14 +161,13 @@ static uint32_t start(const struct quire__bpe *bpe, struct quire__bpe_scratch *s
     }
     if (count > 0)
         symbols[count - 1].next = NONE;
-    scratch->heap_count = 0;
+    scratch->heap.count = 0;
     for (uint32_t i = 0; i + 1 < count; i++) {
         symbols[i].rank = rank_of(bpe, symbols[i].id, symbols[i + 1].id);
         if (symbols[i].rank != NONE)
-            scratch->heap[scratch->heap_count++] = (uint64_t)symbols[i].rank << 32 | i;
+            scratch->heap.keys[scratch->heap.count++] = (uint64_t)symbols[i].rank << 32 | i;
     }
-    for (uint64_t i = scratch->heap_count / 2; i-- > 0;)
-        sink(scratch, i);
+    quire__heap_build(&scratch->heap);
     return count;
 }
 
@@ -217,7 +178,7 @@ static void refresh(const struct quire__bpe *bpe, struct quire__bpe_scratch *scr
     symbol->rank =
         symbol->next != NONE ? rank_of(bpe, symbol->id, scratch->symbols[symbol->next].id) : NONE;
     if (symbol->rank != NONE)
-        push(scratch, (uint64_t)symbol->rank << 32 | at);
+        quire__heap_push(&scratch->heap, (uint64_t)symbol->rank << 32 | at);
 }
 
 quire_status quire__bpe_encode(const struct quire__bpe *bpe, struct quire__bpe_scratch *scratch,
@@ -231,8 +192,8 @@ quire_status quire__bpe_encode(const struct quire__bpe *bpe, struct quire__bpe_s
         return status;
     struct quire__bpe_symbol *symbols = scratch->symbols;
     uint32_t count = start(bpe, scratch, piece);
-    while (scratch->heap_count > 0) {
-        uint64_t key = pop(scratch);
+    while (scratch->heap.count > 0) {
+        uint64_t key = quire__heap_pop(&scratch->heap);
         uint32_t at = (uint32_t)key, rank = (uint32_t)(key >> 32);
         struct quire__bpe_symbol *symbol = &symbols[at];
         if (symbol->rank != rank)

@@ -7,6 +7,7 @@
 #ifndef QUIRE_MODEL_BPE_H
 #define QUIRE_MODEL_BPE_H
 
+#include "model/heap.h"
 #include "model/vocab.h"
 
 struct quire__merge {
@@ -38,9 +39,8 @@ struct quire__bpe_symbol {
 /* Scratch of one thread. Zero-initialise; give back with quire__bpe_scratch_deinit. */
 struct quire__bpe_scratch {
     struct quire__bpe_symbol *symbols; /* [capacity] */
-    uint64_t *heap;                    /* [2 * capacity], rank << 32 | symbol, smallest first */
-    uint64_t capacity, heap_count;
-    uint64_t heap_steps; /* work done so far: levels of the heap that were touched */
+    struct quire__heap heap;           /* [2 * capacity] */
+    uint64_t capacity;
 };
 void quire__bpe_scratch_deinit(struct quire__bpe_scratch *scratch);
 

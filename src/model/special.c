@@ -44,27 +44,27 @@ static void sort(struct quire__specials *specials)
 }
 
 /* Of equal texts only the token that the vocabulary finds is kept. */
-static bool is_matched(const struct quire__token_table *table, uint32_t id)
+static bool is_matched(const struct quire__token_table *table, const bool *chosen, uint32_t id)
 {
     uint64_t bad_offset;
     struct quire__text text = quire__token_text(table, id);
-    return table->special[id] && text.count > 0 &&
-           quire__utf8_check(text.bytes, text.count, &bad_offset) &&
+    return chosen[id] && text.count > 0 && quire__utf8_check(text.bytes, text.count, &bad_offset) &&
            quire__token_find(table, text, (struct quire__text){0}) == id;
 }
 
 quire_status quire__specials_init(struct quire__specials *specials,
-                                  const struct quire__token_table *table, struct quire_error *error)
+                                  const struct quire__token_table *table, const bool *chosen,
+                                  struct quire_error *error)
 {
     uint32_t count = 0;
     *specials = (struct quire__specials){.table = table};
     for (uint32_t id = 0; id < table->count; id++)
-        count += is_matched(table, id);
+        count += is_matched(table, chosen, id);
     specials->ids = quire__calloc(count, sizeof(*specials->ids));
     if (specials->ids == NULL)
         return quire__fail(error, QUIRE_E_NOMEM, "out of memory for %u special tokens", count);
     for (uint32_t id = 0; id < table->count; id++)
-        if (is_matched(table, id))
+        if (is_matched(table, chosen, id))
             specials->ids[specials->count++] = id;
     sort(specials);
     for (uint32_t i = 0; i < count; i++) {

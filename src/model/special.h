@@ -12,10 +12,11 @@ struct quire__specials {
     uint32_t first[257]; /* first[b] .. first[b + 1] - 1: places of the texts that begin with b */
 };
 
-/* Special tokens whose text is empty or not UTF-8 are not looked for, so that a match begins and
- * ends between characters. NOMEM; on error specials is deinitialised. */
+/* chosen [table->count]: the tokens to look for. Those whose text is empty or not UTF-8 are not
+ * looked for, so that a match begins and ends between characters. NOMEM; on error specials is
+ * deinitialised. */
 quire_status quire__specials_init(struct quire__specials *specials,
-                                  const struct quire__token_table *table,
+                                  const struct quire__token_table *table, const bool *chosen,
                                   struct quire_error *error);
 void quire__specials_deinit(struct quire__specials *specials);
 

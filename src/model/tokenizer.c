@@ -1,13 +1,14 @@
-/* tokenizer.c - text to token ids and back: byte-level BPE with special tokens.
+/* tokenizer.c - text to token ids and back: byte-level BPE and SentencePiece, special tokens.
  * SPDX-License-Identifier: Apache-2.0
  *
- * Owns: the token table, merges, special tokens and the compiled pattern. Nothing changes after
- * creation; what one text needs while it is encoded is in struct encoder, on the stack. */
+ * Owns: the token table, merges or scores, special tokens, the compiled pattern. Nothing changes
+ * after creation; what one text needs while it is encoded is in struct encoder, on the stack. */
 #include "model/tokenizer.h"
 
 #include "model/bpe.h"
 #include "model/pretokenize.h"
 #include "model/special.h"
+#include "model/spm.h"
 
 #include <string.h>
 
@@ -17,8 +18,10 @@ static const char *const end_names[] = {"<|im_end|>", "<|eot_id|>", "<end_of_tur
                                         "<|end_of_text|>", "<|endoftext|>"};
 
 struct quire__tokenizer {
+    enum quire__vocab_kind kind;
     struct quire__token_table table;
-    struct quire__bpe bpe;
+    struct quire__bpe bpe; /* of a byte-level vocabulary, as pre */
+    struct quire__spm spm;
     struct quire__specials specials;
     struct quire__pretokenizer *pre;
     bool ignore_merges, add_bos;
@@ -46,6 +49,10 @@ static quire_status check_vocab(const struct quire__vocab *vocab, struct quire_e
         return quire__fail(
             error, QUIRE_E_CORRUPT, "tokenizer.ggml.token_type has %llu entries for %llu tokens",
             (unsigned long long)vocab->type_count, (unsigned long long)vocab->token_count);
+    if (vocab->kind == QUIRE__VOCAB_SPM && vocab->score_count != vocab->token_count)
+        return quire__fail(
+            error, QUIRE_E_CORRUPT, "tokenizer.ggml.scores has %llu entries for %llu tokens",
+            (unsigned long long)vocab->score_count, (unsigned long long)vocab->token_count);
     status = check_id("tokenizer.ggml.bos_token_id", vocab->bos, vocab->token_count, error);
     if (status == QUIRE_OK)
         status = check_id("tokenizer.ggml.eos_token_id", vocab->eos, vocab->token_count, error);
@@ -54,31 +61,100 @@ static quire_status check_vocab(const struct quire__vocab *vocab, struct quire_e
     return status;
 }
 
-/* Fills a zeroed tokenizer; the caller destroys it on failure. */
-static quire_status init(struct quire__tokenizer *tokenizer, const struct quire__vocab *vocab,
-                         struct quire_error *error)
+static quire_status init_byte_level(struct quire__tokenizer *tokenizer,
+                                    const struct quire__vocab *vocab,
+                                    const struct quire__token_list *list, struct quire_error *error)
 {
     enum quire__pretokenizer_kind kind;
     quire_status status = quire__pretokenizer_find(vocab->pre, &kind, error);
     if (status == QUIRE_OK)
         status = quire__pretokenizer_create(kind, &tokenizer->pre, error);
     if (status == QUIRE_OK)
-        status = quire__token_table_init(&tokenizer->table, vocab->tokens, vocab->token_count,
-                                         vocab->types, error);
+        status = quire__token_table_init(&tokenizer->table, list, error);
     if (status == QUIRE_OK)
         status = quire__bpe_init(&tokenizer->bpe, &tokenizer->table, vocab->merges,
                                  vocab->merge_count, error);
-    if (status == QUIRE_OK)
-        status = quire__specials_init(&tokenizer->specials, &tokenizer->table, error);
     if (status != QUIRE_OK)
         return status;
     const struct quire__pretokenizer_rules *rules = quire__pretokenizer_rules(kind);
     tokenizer->ignore_merges = rules->ignore_merges;
+    tokenizer->add_bos = rules->add_bos;
+    return QUIRE_OK;
+}
+
+/* Files write user-defined tokens with spaces, as people see them; texts are matched with their
+ * spaces as U+2581. tokens: a copy of the list's; *texts owns what is new, room for it is made
+ * before anything points into it. */
+static quire_status mark_spaces(const struct quire__token_list *list, struct quire__text *tokens,
+                                struct quire__bytes *texts, struct quire_error *error)
+{
+    uint64_t room = 0;
+    for (uint64_t i = 0; i < list->count; i++)
+        if (list->types != NULL && list->types[i] == QUIRE__TOKEN_USER_DEFINED &&
+            (list->tokens[i].count > UINT32_MAX ||
+             !quire__add_u64(room, 3 * list->tokens[i].count, &room)))
+            return quire__fail(error, QUIRE_E_LIMIT, "the vocabulary is too large");
+    quire_status status = quire__bytes_reserve(texts, room, error);
+    for (uint64_t i = 0; i < list->count && status == QUIRE_OK; i++) {
+        const struct quire__text from = tokens[i] = list->tokens[i];
+        if (list->types == NULL || list->types[i] != QUIRE__TOKEN_USER_DEFINED)
+            continue;
+        const uint64_t start = texts->count;
+        for (uint64_t at = 0; at < from.count && status == QUIRE_OK; at++)
+            status = from.bytes[at] == ' ' ? quire__bytes_append(texts, QUIRE__SPM_SPACE,
+                                                                 sizeof QUIRE__SPM_SPACE - 1, error)
+                                           : quire__bytes_append(texts, from.bytes + at, 1, error);
+        tokens[i] = (struct quire__text){texts->data + start, texts->count - start};
+    }
+    return status;
+}
+
+static quire_status init_spm(struct quire__tokenizer *tokenizer, const struct quire__vocab *vocab,
+                             const struct quire__token_list *list, struct quire_error *error)
+{
+    struct quire__bytes texts = {0};
+    struct quire__token_list marked = *list;
+    struct quire__text *tokens = quire__calloc(list->count, sizeof *tokens);
+    quire_status status = QUIRE_OK;
+    if (tokens == NULL)
+        status = quire__fail(error, QUIRE_E_NOMEM, "out of memory for the tokenizer");
+    if (status == QUIRE_OK)
+        status = mark_spaces(list, tokens, &texts, error);
+    marked.tokens = tokens;
+    if (status == QUIRE_OK)
+        status = quire__token_table_init(&tokenizer->table, &marked, error);
+    if (status == QUIRE_OK)
+        status = quire__spm_init(&tokenizer->spm, &tokenizer->table, &marked, vocab->scores, error);
+    quire__bytes_deinit(&texts);
+    quire__free(tokens);
+    tokenizer->spm.space_prefix = vocab->space_prefix;
+    tokenizer->add_bos = true; /* what a file means that does not say */
+    return status;
+}
+
+/* Fills a zeroed tokenizer; the caller destroys it on failure. */
+static quire_status init(struct quire__tokenizer *tokenizer, const struct quire__vocab *vocab,
+                         struct quire_error *error)
+{
+    const struct quire__token_list list = {.kind = vocab->kind,
+                                           .tokens = vocab->tokens,
+                                           .types = vocab->types,
+                                           .count = vocab->token_count};
+    tokenizer->kind = vocab->kind;
+    quire_status status = vocab->kind == QUIRE__VOCAB_SPM
+                              ? init_spm(tokenizer, vocab, &list, error)
+                              : init_byte_level(tokenizer, vocab, &list, error);
+    if (status == QUIRE_OK)
+        status = quire__specials_init(&tokenizer->specials, &tokenizer->table,
+                                      tokenizer->table.special, error);
+    if (status != QUIRE_OK)
+        return status;
     tokenizer->bos = vocab->bos;
     tokenizer->eos = vocab->eos;
     tokenizer->eot = vocab->eot;
-    tokenizer->add_bos =
-        vocab->bos != QUIRE__TOKEN_NONE && (vocab->has_add_bos ? vocab->add_bos : rules->add_bos);
+    if (vocab->has_add_bos)
+        tokenizer->add_bos = vocab->add_bos;
+    tokenizer->add_bos = tokenizer->add_bos && vocab->bos != QUIRE__TOKEN_NONE;
     for (size_t i = 0; i < QUIRE_ARRAY_LEN(end_names); i++)
         tokenizer->ends[i] = quire__tokenizer_find(tokenizer, end_names[i]);
     return QUIRE_OK;
@@ -108,6 +184,7 @@ void quire__tokenizer_destroy(struct quire__tokenizer *tokenizer)
         return;
     quire__specials_deinit(&tokenizer->specials);
     quire__bpe_deinit(&tokenizer->bpe);
+    quire__spm_deinit(&tokenizer->spm);
     quire__token_table_deinit(&tokenizer->table);
     quire__pretokenizer_destroy(tokenizer->pre);
     quire__free(tokenizer);
@@ -120,6 +197,7 @@ struct encoder {
     const struct quire__tokenizer *tokenizer;
     struct quire__pretokenizer_scratch *pre;
     struct quire__bpe_scratch bpe;
+    struct quire__spm_scratch spm;
     struct quire__bytes text; /* a piece in the byte-level alphabet */
     struct quire__ids *ids;
     uint64_t pieces;
@@ -149,6 +227,10 @@ static quire_status encode_plain(struct encoder *encoder, struct quire__text tex
                                  struct quire_error *error)
 {
     const struct quire__tokenizer *tokenizer = encoder->tokenizer;
+    if (tokenizer->kind == QUIRE__VOCAB_SPM) {
+        encoder->pieces++;
+        return quire__spm_encode(&tokenizer->spm, &encoder->spm, text, encoder->ids, error);
+    }
     for (uint64_t at = 0, length; at < text.count; at += length) {
         uint32_t whole = QUIRE__TOKEN_NONE;
         quire_status status =
@@ -203,7 +285,8 @@ static quire_status encode(struct encoder *encoder, struct quire__text text, boo
     quire_status status = check_text(text, error);
     if (status != QUIRE_OK || text.count == 0)
         return status;
-    status = quire__pretokenizer_scratch_create(encoder->tokenizer->pre, &encoder->pre, error);
+    if (encoder->tokenizer->kind == QUIRE__VOCAB_BYTE_LEVEL)
+        status = quire__pretokenizer_scratch_create(encoder->tokenizer->pre, &encoder->pre, error);
     if (status != QUIRE_OK)
         return status;
     uint64_t count_before = encoder->ids->count;
@@ -219,6 +302,7 @@ static void encoder_deinit(struct encoder *encoder)
 {
     quire__bytes_deinit(&encoder->text);
     quire__bpe_scratch_deinit(&encoder->bpe);
+    quire__spm_scratch_deinit(&encoder->spm);
 }
 
 quire_status quire__tokenizer_encode(const struct quire__tokenizer *tokenizer, const char *text,
@@ -237,7 +321,8 @@ quire_status quire__tokenizer_measure(const struct quire__tokenizer *tokenizer,
 {
     struct encoder encoder = {.tokenizer = tokenizer, .ids = ids};
     quire_status status = encode(&encoder, text, false, error);
-    *work = (struct quire__encode_work){encoder.pieces, encoder.bpe.heap_steps};
+    *work = (struct quire__encode_work){encoder.pieces,
+                                        encoder.bpe.heap.steps + encoder.spm.heap.steps};
     encoder_deinit(&encoder);
     return status;
 }

@@ -12,6 +12,7 @@ struct arrays {
     struct quire__vocab vocab;
     struct quire__text *tokens, *merges;
     int32_t *types;
+    float *scores;
 };
 
 /* Says in words what a look-up answered. */
@@ -92,35 +93,100 @@ static quire_status read_id(const struct quire__gguf *gguf, const char *key, uin
     return QUIRE_OK;
 }
 
-static quire_status read_names(const struct quire__gguf *gguf, struct quire__vocab *vocab,
-                               struct quire_error *error)
+static quire_status read_scores(const struct quire__gguf *gguf, struct arrays *arrays,
+                                struct quire_error *error)
+{
+    const char *key = KEY("scores");
+    struct quire__gguf_array array;
+    quire_status status = quire__gguf_array(gguf, key, &array);
+    if (status != QUIRE_OK)
+        return fail_key(status, key, error);
+    arrays->scores = quire__calloc(array.count, sizeof(*arrays->scores));
+    if (arrays->scores == NULL)
+        return fail_memory(array.count, key, error);
+    for (uint64_t i = 0; i < array.count && status == QUIRE_OK; i++)
+        status = quire__gguf_array_f32(&array, i, &arrays->scores[i]);
+    arrays->vocab.scores = arrays->scores;
+    arrays->vocab.score_count = array.count;
+    return status == QUIRE_OK ? QUIRE_OK : fail_key(status, key, error);
+}
+
+static quire_status read_bool_or(const struct quire__gguf *gguf, const char *key, bool *value,
+                                 bool *found, struct quire_error *error)
+{
+    quire_status status = quire__gguf_bool(gguf, key, value);
+    *found = status == QUIRE_OK;
+    return *found || status == QUIRE_E_NOTFOUND ? QUIRE_OK : fail_key(status, key, error);
+}
+
+static bool is(struct quire__gguf_string string, const char *text)
+{
+    return string.size == strlen(text) && memcmp(string.data, text, string.size) == 0;
+}
+
+static quire_status read_kind(const struct quire__gguf *gguf, struct quire__vocab *vocab,
+                              struct quire_error *error)
 {
     char quoted[48];
-    struct quire__gguf_string model, pre;
+    struct quire__gguf_string model;
     quire_status status = quire__gguf_str(gguf, KEY("model"), &model);
     if (status != QUIRE_OK)
         return fail_key(status, KEY("model"), error);
-    if (model.size != 4 || memcmp(model.data, "gpt2", 4) != 0)
+    vocab->kind = is(model, "llama") ? QUIRE__VOCAB_SPM : QUIRE__VOCAB_BYTE_LEVEL;
+    if (!is(model, "llama") && !is(model, "gpt2"))
         return quire__fail(error, QUIRE_E_UNSUPPORTED,
                            "tokenizer.ggml.model: the tokenizer '%s' is not supported (supported: "
-                           "gpt2, which is byte-level BPE)",
+                           "gpt2, which is byte-level BPE, and llama, which is SentencePiece)",
                            quire__quote(model.data, model.size, quoted, sizeof(quoted)));
-    status = quire__gguf_str(gguf, KEY("pre"), &pre);
+    return QUIRE_OK;
+}
+
+static quire_status read_byte_level(const struct quire__gguf *gguf, struct arrays *arrays,
+                                    struct quire_error *error)
+{
+    struct quire__gguf_string pre;
+    quire_status status = quire__gguf_str(gguf, KEY("pre"), &pre);
     if (status != QUIRE_OK)
         return fail_key(status, KEY("pre"), error);
-    vocab->pre = (struct quire__text){pre.data, pre.size};
-    return QUIRE_OK;
+    arrays->vocab.pre = (struct quire__text){pre.data, pre.size};
+    status = read_strings(gguf, KEY("merges"), &arrays->merges, &arrays->vocab.merge_count, error);
+    arrays->vocab.merges = arrays->merges;
+    return status;
+}
+
+/* A text is encoded as it is but for the spaces; a file that wants more is not known. */
+static quire_status read_spm(const struct quire__gguf *gguf, struct arrays *arrays,
+                             struct quire_error *error)
+{
+    bool removes = false, found;
+    struct quire__gguf_array charsmap;
+    arrays->vocab.space_prefix = true;
+    quire_status status = read_scores(gguf, arrays, error);
+    if (status == QUIRE_OK)
+        status =
+            read_bool_or(gguf, KEY("add_space_prefix"), &arrays->vocab.space_prefix, &found, error);
+    if (status == QUIRE_OK)
+        status = read_bool_or(gguf, KEY("remove_extra_whitespaces"), &removes, &found, error);
+    if (status == QUIRE_OK && (removes || quire__gguf_array(gguf, KEY("precompiled_charsmap"),
+                                                            &charsmap) != QUIRE_E_NOTFOUND))
+        return quire__fail(error, QUIRE_E_UNSUPPORTED,
+                           "%s: the tokenizer changes texts before it encodes them, which Quire "
+                           "lacks",
+                           removes ? KEY("remove_extra_whitespaces") : KEY("precompiled_charsmap"));
+    return status;
 }
 
 static quire_status read_vocab(const struct quire__gguf *gguf, struct arrays *arrays,
                                struct quire_error *error)
 {
     struct quire__vocab *vocab = &arrays->vocab;
-    quire_status status = read_names(gguf, vocab, error);
+    quire_status status = read_kind(gguf, vocab, error);
     if (status == QUIRE_OK)
         status = read_strings(gguf, KEY("tokens"), &arrays->tokens, &vocab->token_count, error);
+    vocab->tokens = arrays->tokens;
     if (status == QUIRE_OK)
-        status = read_strings(gguf, KEY("merges"), &arrays->merges, &vocab->merge_count, error);
+        status = vocab->kind == QUIRE__VOCAB_SPM ? read_spm(gguf, arrays, error)
+                                                 : read_byte_level(gguf, arrays, error);
     if (status == QUIRE_OK)
         status = read_types(gguf, arrays, error);
     if (status == QUIRE_OK)
@@ -129,15 +195,10 @@ static quire_status read_vocab(const struct quire__gguf *gguf, struct arrays *ar
         status = read_id(gguf, KEY("eos_token_id"), vocab->token_count, &vocab->eos, error);
     if (status == QUIRE_OK)
         status = read_id(gguf, KEY("eot_token_id"), vocab->token_count, &vocab->eot, error);
-    if (status != QUIRE_OK)
-        return status;
-    vocab->tokens = arrays->tokens;
-    vocab->merges = arrays->merges;
-    status = quire__gguf_bool(gguf, KEY("add_bos_token"), &vocab->add_bos);
-    vocab->has_add_bos = status == QUIRE_OK;
-    return status == QUIRE_OK || status == QUIRE_E_NOTFOUND
-               ? QUIRE_OK
-               : fail_key(status, KEY("add_bos_token"), error);
+    if (status == QUIRE_OK)
+        status =
+            read_bool_or(gguf, KEY("add_bos_token"), &vocab->add_bos, &vocab->has_add_bos, error);
+    return status;
 }
 
 quire_status quire__tokenizer_from_gguf(const struct quire__gguf *gguf,
@@ -150,5 +211,6 @@ quire_status quire__tokenizer_from_gguf(const struct quire__gguf *gguf,
     quire__free(arrays.tokens);
     quire__free(arrays.merges);
     quire__free(arrays.types);
+    quire__free(arrays.scores);
     return status;
 }

@@ -73,6 +73,31 @@ static uint64_t byte_level_decode(struct quire__text text, char *out)
     return length;
 }
 
+/* ---- SentencePiece ---- */
+
+int quire__spm_byte(struct quire__text text)
+{
+    static const char digits[] = "0123456789ABCDEF";
+    if (text.count != 6 || memcmp(text.bytes, "<0x", 3) != 0 || text.bytes[5] != '>')
+        return -1;
+    const char *high = memchr(digits, text.bytes[3], 16), *low = memchr(digits, text.bytes[4], 16);
+    return high != NULL && low != NULL ? (int)((high - digits) * 16 + (low - digits)) : -1;
+}
+
+/* As byte_level_decode: U+2581 becomes a space. */
+static uint64_t spm_decode(struct quire__text text, char *out)
+{
+    const uint64_t marker = sizeof QUIRE__SPM_SPACE - 1;
+    uint64_t length = 0;
+    for (uint64_t at = 0; at < text.count; length++) {
+        bool space =
+            text.count - at >= marker && memcmp(text.bytes + at, QUIRE__SPM_SPACE, marker) == 0;
+        out[length] = space ? ' ' : text.bytes[at];
+        at += space ? marker : 1;
+    }
+    return length;
+}
+
 /* ---- the table ---- */
 
 /* FNV-1a (Fowler, Noll, Vo; draft-eastlake-fnv): goes on from `hash`, so that the hash of two texts
@@ -152,45 +177,68 @@ static quire_status allocate(struct quire__token_table *table, uint64_t text_byt
     return QUIRE_OK;
 }
 
+static int32_t type_of(const struct quire__token_list *list, uint64_t id)
+{
+    return list->types != NULL ? list->types[id] : 1;
+}
+
+/* Writes the bytes of a token to out, which has room for its text; returns their number. */
+static uint64_t put_piece(const struct quire__token_list *list, uint64_t id, bool special,
+                          char *out)
+{
+    const struct quire__text text = list->tokens[id];
+    const int32_t type = type_of(list, id);
+    if (list->kind == QUIRE__VOCAB_SPM && type == QUIRE__TOKEN_BYTE && quire__spm_byte(text) >= 0) {
+        *out = (char)quire__spm_byte(text);
+        return 1;
+    }
+    if (!special && list->kind == QUIRE__VOCAB_SPM && type != QUIRE__TOKEN_UNKNOWN)
+        return spm_decode(text, out);
+    if (!special && list->kind == QUIRE__VOCAB_BYTE_LEVEL)
+        return byte_level_decode(text, out);
+    if (text.count > 0)
+        memcpy(out, text.bytes, text.count);
+    return text.count;
+}
+
 quire_status quire__token_table_init(struct quire__token_table *table,
-                                     const struct quire__text *tokens, uint64_t count,
-                                     const int32_t *types, struct quire_error *error)
+                                     const struct quire__token_list *list,
+                                     struct quire_error *error)
 {
     uint64_t text_bytes = 0;
-    const struct quire__text nothing = {0};
+    const struct quire__text nothing = {0}, *tokens = list->tokens;
     *table = (struct quire__token_table){0};
-    for (uint64_t i = 0; i < count; i++)
+    for (uint64_t i = 0; i < list->count; i++)
         if (!quire__add_u64(text_bytes, tokens[i].count, &text_bytes))
             text_bytes = UINT64_MAX;
-    if (count > TOKENS_MAX || text_bytes > UINT32_MAX / 2)
+    if (list->count > TOKENS_MAX || text_bytes > UINT32_MAX / 2)
         return quire__fail(error, QUIRE_E_LIMIT,
                            "the vocabulary is too large: %llu tokens, %llu bytes",
-                           (unsigned long long)count, (unsigned long long)text_bytes);
-    table->count = (uint32_t)count;
+                           (unsigned long long)list->count, (unsigned long long)text_bytes);
+    table->count = (uint32_t)list->count;
     quire_status status = allocate(table, text_bytes, error);
     if (status != QUIRE_OK)
         return status;
     uint64_t at = 0;
-    for (uint32_t id = 0; id < count; id++) {
+    for (uint32_t id = 0; id < table->count; id++) {
         if (tokens[id].count > 0)
             memcpy(table->bytes + at, tokens[id].bytes, tokens[id].count);
         at += tokens[id].count;
         if (tokens[id].count > table->text_bytes_max)
             table->text_bytes_max = tokens[id].count;
         table->text_at[id + 1] = (uint32_t)at;
-        table->special[id] = types != NULL && (types[id] == QUIRE__TOKEN_CONTROL ||
-                                               types[id] == QUIRE__TOKEN_USER_DEFINED);
+        const int32_t type = type_of(list, id);
+        table->special[id] =
+            type == QUIRE__TOKEN_CONTROL ||
+            (type == QUIRE__TOKEN_USER_DEFINED && list->kind == QUIRE__VOCAB_BYTE_LEVEL);
         uint32_t hash = hash_pair(tokens[id], nothing);
         *find_slot(table, hash, tokens[id], nothing) = (struct quire__token_slot){hash, id};
     }
-    for (uint32_t id = 0; id < count; id++) {
+    for (uint32_t id = 0; id < table->count; id++) {
         table->piece_at[id] = (uint32_t)at;
-        if (table->special[id] && tokens[id].count > 0)
-            memcpy(table->bytes + at, tokens[id].bytes, tokens[id].count);
-        at += table->special[id] ? tokens[id].count
-                                 : byte_level_decode(tokens[id], table->bytes + at);
+        at += put_piece(list, id, table->special[id], table->bytes + at);
     }
-    table->piece_at[count] = (uint32_t)at;
+    table->piece_at[table->count] = (uint32_t)at;
     return QUIRE_OK;
 }
 

@@ -1,8 +1,9 @@
-/* test_tokenizer.c - token ids as Hugging Face tokenizers gives them.
+/* test_tokenizer.c - token ids as Hugging Face tokenizers and SentencePiece give them.
  * SPDX-License-Identifier: Apache-2.0
  *
- * 10,000 random strings per pre-tokenizer over a vocabulary of the project's own, and the cases of
- * the real model where QUIRE_TEST_MODEL names it. tests/golden/tokenizer/README.md has the rules.
+ * 10,000 random strings per pre-tokenizer, and for SentencePiece, over vocabularies of the
+ * project's own, and those of the real models where QUIRE_TEST_MODEL and QUIRE_TEST_MODEL_GEMMA3
+ * name them. tests/golden/tokenizer/README.md has the rules.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -34,22 +35,6 @@ struct ingredients {
     char *file;
 };
 
-/* Undoes \xNN in place and returns the length. */
-static uint64_t unescape(char *text)
-{
-    uint64_t count = 0;
-    for (const char *at = text; *at != '\0'; count++) {
-        if (*at == '\\') {
-            char hex[3] = {at[2], at[3], '\0'};
-            text[count] = (char)strtoul(hex, NULL, 16);
-            at += 4;
-        } else {
-            text[count] = *at++;
-        }
-    }
-    return count;
-}
-
 static void ingredients_init(struct ingredients *in)
 {
     *in = (struct ingredients){.file = qt_read_golden("strings.txt", NULL)};
@@ -59,7 +44,7 @@ static void ingredients_init(struct ingredients *in)
         *end = '\0';
         if (line[0] == 's') {
             assert_true(in->piece_count < PIECES_MAX);
-            in->pieces[in->piece_count++] = (struct quire__text){line + 2, unescape(line + 2)};
+            in->pieces[in->piece_count++] = (struct quire__text){line + 2, qt_unescape(line + 2)};
         } else {
             char *last;
             assert_true(in->range_count < RANGES_MAX);
@@ -125,26 +110,18 @@ static uint64_t fnv(uint64_t hash, uint32_t value)
     return hash;
 }
 
-static void check_strings(const char *pre, bool lacks_bytes)
+/* Compares the ids of all strings with NAME.fnv. */
+static void check_hashes(const struct quire__tokenizer *tokenizer, const char *golden_name)
 {
     struct ingredients in;
-    struct qt_vocab vocab;
-    struct quire__tokenizer *tokenizer;
     struct quire__ids ids = {0};
     struct quire__bytes text = {0};
     char name[32];
     size_t size;
-    (void)snprintf(name, sizeof(name), "%s.fnv", pre);
+    (void)snprintf(name, sizeof(name), "%s.fnv", golden_name);
     uint8_t *golden = (uint8_t *)qt_read_golden(name, &size);
     assert_int_equal(size, STRINGS * 8);
     ingredients_init(&in);
-    qt_vocab_init(&vocab, pre);
-    if (lacks_bytes) {
-        qt_vocab_replace(&vocab, "\u0104", "<missing 4>");
-        qt_vocab_replace(&vocab, "\u0113", "<missing 19>");
-        qt_vocab_replace(&vocab, "\u0121", "<missing 127>");
-    }
-    assert_int_equal(quire__tokenizer_create(&vocab.vocab, &tokenizer, NULL), QUIRE_OK);
     uint32_t bad = 0;
     for (uint32_t i = 0; i < STRINGS; i++) {
         uint64_t expected = 0, hash = 0xcbf29ce484222325u;
@@ -159,15 +136,35 @@ static void check_strings(const char *pre, bool lacks_bytes)
         for (unsigned byte = 8; byte-- > 0;)
             expected = expected << 8 | golden[8 * i + byte];
         if (hash != expected && bad++ < 5)
-            print_message("%s: string %u differs\n", pre, i);
+            print_message("%s: string %u differs\n", golden_name, i);
     }
     assert_int_equal(bad, 0);
-    quire__tokenizer_destroy(tokenizer);
-    qt_vocab_deinit(&vocab);
     quire__ids_deinit(&ids);
     quire__bytes_deinit(&text);
     qt_free(in.file);
     qt_free(golden);
+}
+
+/* Takes the vocabulary. */
+static void check_vocab(struct qt_vocab *vocab, const char *golden_name)
+{
+    struct quire__tokenizer *tokenizer;
+    assert_int_equal(quire__tokenizer_create(&vocab->vocab, &tokenizer, NULL), QUIRE_OK);
+    qt_vocab_deinit(vocab);
+    check_hashes(tokenizer, golden_name);
+    quire__tokenizer_destroy(tokenizer);
+}
+
+static void check_strings(const char *pre, bool lacks_bytes)
+{
+    struct qt_vocab vocab;
+    qt_vocab_init(&vocab, pre);
+    if (lacks_bytes) {
+        qt_vocab_replace(&vocab, "\u0104", "<missing 4>");
+        qt_vocab_replace(&vocab, "\u0113", "<missing 19>");
+        qt_vocab_replace(&vocab, "\u0121", "<missing 127>");
+    }
+    check_vocab(&vocab, pre);
 }
 
 static void smollm_strings(void **state)
@@ -194,7 +191,52 @@ static void qwen2_strings(void **state)
     check_strings("qwen2", false);
 }
 
-/* ---- the real vocabulary ---- */
+static void spm_strings(void **state)
+{
+    (void)state;
+    struct qt_vocab vocab;
+    qt_vocab_init_spm(&vocab, false);
+    check_vocab(&vocab, "spm");
+}
+
+/* A space in front of every text, and one unknown token for a run of what the vocabulary lacks. */
+static void spm_prefix_strings(void **state)
+{
+    (void)state;
+    struct qt_vocab vocab;
+    qt_vocab_init_spm(&vocab, true);
+    check_vocab(&vocab, "spm-prefix");
+}
+
+/* ---- the real vocabularies ---- */
+
+/* Opens the tokenizer of the model that a variable names, or skips the test. */
+static struct quire__tokenizer *real_tokenizer(const char *variable)
+{
+    struct quire__gguf *gguf;
+    struct quire__tokenizer *tokenizer;
+    const char *path = getenv(variable);
+    if (path == NULL || *path == '\0') {
+        print_message("%s is not set\n", variable);
+        skip();
+    }
+    assert_int_equal(quire__gguf_open(path, &gguf, NULL), QUIRE_OK);
+    assert_int_equal(quire__tokenizer_from_gguf(gguf, &tokenizer, NULL), QUIRE_OK);
+    quire__gguf_close(gguf);
+    return tokenizer;
+}
+
+static void gemma3_strings(void **state)
+{
+    (void)state;
+    struct quire__tokenizer *tokenizer = real_tokenizer("QUIRE_TEST_MODEL_GEMMA3");
+    assert_int_equal(quire__tokenizer_vocab_size(tokenizer), 262144);
+    assert_int_equal(quire__tokenizer_bos(tokenizer), 2);
+    assert_int_equal(quire__tokenizer_eos(tokenizer), 1);
+    assert_true(quire__tokenizer_add_bos(tokenizer));
+    check_hashes(tokenizer, "gemma3");
+    quire__tokenizer_destroy(tokenizer);
+}
 
 /* Reads the JSON string that begins at *at (after its quote), \u escapes included, and moves *at
  * behind it. */
@@ -270,17 +312,8 @@ static void check_case(const struct quire__tokenizer *tokenizer, const struct qu
 static void smollm2_cases(void **state)
 {
     (void)state;
-    const char *path = getenv("QUIRE_TEST_MODEL");
-    if (path == NULL || *path == '\0') {
-        print_message("QUIRE_TEST_MODEL is not set\n");
-        skip();
-    }
-    struct quire__gguf *gguf;
-    struct quire__tokenizer *tokenizer;
     struct quire__bytes text = {0};
-    assert_int_equal(quire__gguf_open(path, &gguf, NULL), QUIRE_OK);
-    assert_int_equal(quire__tokenizer_from_gguf(gguf, &tokenizer, NULL), QUIRE_OK);
-    quire__gguf_close(gguf);
+    struct quire__tokenizer *tokenizer = real_tokenizer("QUIRE_TEST_MODEL");
     assert_int_equal(quire__tokenizer_vocab_size(tokenizer), 49152);
     assert_int_equal(quire__tokenizer_bos(tokenizer), 1);
     assert_int_equal(quire__tokenizer_eos(tokenizer), 2);
@@ -316,7 +349,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(smollm_strings),    cmocka_unit_test(gpt2_strings),
         cmocka_unit_test(llama_bpe_strings), cmocka_unit_test(qwen2_strings),
-        cmocka_unit_test(smollm2_cases),
+        cmocka_unit_test(spm_strings),       cmocka_unit_test(spm_prefix_strings),
+        cmocka_unit_test(smollm2_cases),     cmocka_unit_test(gemma3_strings),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

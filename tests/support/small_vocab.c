@@ -1,4 +1,4 @@
-/* small_vocab.c - the vocabulary of tests/golden/tokenizer, for tests that need no model.
+/* small_vocab.c - the vocabularies of tests/golden/tokenizer, for tests that need no model.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "small_vocab.h"
 
@@ -117,8 +117,59 @@ void qt_vocab_init(struct qt_vocab *vocab, const char *pre)
     vocab->vocab.merges = vocab->merges;
 }
 
+uint64_t qt_unescape(char *text)
+{
+    uint64_t count = 0;
+    for (const char *at = text; *at != '\0'; count++) {
+        if (*at == '\\') {
+            char hex[3] = {at[2], at[3], '\0'};
+            text[count] = (char)strtoul(hex, NULL, 16);
+            at += 4;
+        } else {
+            text[count] = *at++;
+        }
+    }
+    return count;
+}
+
+void qt_vocab_init_spm(struct qt_vocab *vocab, bool prefix)
+{
+    size_t size, lines = 0;
+    char *file = qt_read_golden("spm.txt", &size);
+    *vocab = (struct qt_vocab){.vocab = {.kind = QUIRE__VOCAB_SPM,
+                                         .space_prefix = prefix,
+                                         .bos = QUIRE__TOKEN_NONE,
+                                         .eos = QUIRE__TOKEN_NONE,
+                                         .eot = QUIRE__TOKEN_NONE},
+                               .bytes = file};
+    for (size_t i = 0; i < size; i++)
+        lines += file[i] == '\n';
+    vocab->tokens = qt_alloc(lines * sizeof(*vocab->tokens));
+    vocab->types = qt_alloc(lines * sizeof(*vocab->types));
+    vocab->scores = qt_alloc(lines * sizeof(*vocab->scores));
+    for (char *line = file, *end; line < file + size; line = end + 1) {
+        end = strchr(line, '\n');
+        if (end == NULL)
+            give_up("spm.txt", "a line is malformed");
+        *end = '\0';
+        char *score, *text;
+        int32_t type = (int32_t)strtol(line, &score, 10);
+        vocab->scores[vocab->vocab.token_count] = strtof(score, &text);
+        if (*text != ' ')
+            give_up("spm.txt", "a line is malformed");
+        if (prefix && type == QUIRE__TOKEN_BYTE)
+            type = QUIRE__TOKEN_CONTROL;
+        add_token(vocab, text + 1, qt_unescape(text + 1), type);
+    }
+    vocab->vocab.tokens = vocab->tokens;
+    vocab->vocab.types = vocab->types;
+    vocab->vocab.scores = vocab->scores;
+    vocab->vocab.type_count = vocab->vocab.score_count = vocab->vocab.token_count;
+}
+
 void qt_vocab_deinit(struct qt_vocab *vocab)
 {
+    qt_free(vocab->scores);
     qt_free(vocab->tokens);
     qt_free(vocab->types);
     qt_free(vocab->merges);
@@ -131,7 +182,7 @@ uint32_t qt_vocab_find(const struct qt_vocab *vocab, const char *text)
         if (vocab->tokens[i].count == strlen(text) &&
             memcmp(vocab->tokens[i].bytes, text, strlen(text)) == 0)
             return i;
-    give_up("vocab.txt has no token", text);
+    give_up("the vocabulary has no token", text);
 }
 
 void qt_vocab_replace(struct qt_vocab *vocab, const char *old_text, const char *text)

@@ -12,38 +12,25 @@
 
 #include "base/base.h"
 #include "model/utf8.h"
-#include "model_fixture.h"
+#include "model_file.h"
 #include "opaque_backend.h"
 
 /* ---- a file of one layer, with something changed in it ---- */
 
-enum { E = 8, F = 12, V = 20, H = 2, G = 1, D = 4, ALIGNMENT = 32 };
+enum { E = 8, F = 12, V = 20, H = 2, G = 1, D = 4 };
 
-struct file_key {
-    const char *name;
-    char kind; /* 'u' u32, 'f' f32, 's' string, 't' an array of that many strings */
-    double number;
-    const char *text;
+static const struct qt_key good_keys[] = {
+    {"general.architecture", 's', 0, "llama", NULL},
+    {"llama.block_count", 'u', 1, NULL, NULL},
+    {"llama.embedding_length", 'u', E, NULL, NULL},
+    {"llama.feed_forward_length", 'u', F, NULL, NULL},
+    {"llama.context_length", 'u', 64, NULL, NULL},
+    {"llama.attention.head_count", 'u', H, NULL, NULL},
+    {"llama.attention.head_count_kv", 'u', G, NULL, NULL},
+    {"llama.attention.layer_norm_rms_epsilon", 'f', 1e-5, NULL, NULL},
 };
 
-struct file_tensor {
-    const char *name;
-    uint32_t columns, rows; /* rows 0: one dimension */
-    uint32_t type;          /* F32 or F16 */
-};
-
-static const struct file_key good_keys[] = {
-    {"general.architecture", 's', 0, "llama"},
-    {"llama.block_count", 'u', 1, NULL},
-    {"llama.embedding_length", 'u', E, NULL},
-    {"llama.feed_forward_length", 'u', F, NULL},
-    {"llama.context_length", 'u', 64, NULL},
-    {"llama.attention.head_count", 'u', H, NULL},
-    {"llama.attention.head_count_kv", 'u', G, NULL},
-    {"llama.attention.layer_norm_rms_epsilon", 'f', 1e-5, NULL},
-};
-
-static const struct file_tensor good_tensors[] = {
+static const struct qt_tensor good_tensors[] = {
     {"token_embd.weight", E, V, QUIRE_W_F32},
     {"output_norm.weight", E, 0, QUIRE_W_F32},
     {"blk.0.attn_norm.weight", E, 0, QUIRE_W_F32},
@@ -57,239 +44,129 @@ static const struct file_tensor good_tensors[] = {
     {"blk.0.ffn_down.weight", F, E, QUIRE_W_F32},
 };
 
-/* One change of the good file: a key or tensor replaces the one of its name, or is added; one with
- * kind 0, or no columns, is taken out. */
-struct change {
-    struct file_key key;
-    struct file_tensor tensor;
-    quire_status status;
-    const char *says; /* part of the message */
-};
-
-static void put(struct quire__bytes *file, const void *data, uint64_t count)
-{
-    assert_int_equal(quire__bytes_append(file, data, count, NULL), QUIRE_OK);
-}
-
-static void put_u32(struct quire__bytes *file, uint32_t value)
-{
-    put(file, &value, sizeof value);
-}
-
-static void put_u64(struct quire__bytes *file, uint64_t value)
-{
-    put(file, &value, sizeof value);
-}
-
-static void put_text(struct quire__bytes *file, const char *text)
-{
-    put_u64(file, strlen(text));
-    put(file, text, strlen(text));
-}
-
-static void put_key(struct quire__bytes *file, const struct file_key *key)
-{
-    enum { TYPE_U32 = 4, TYPE_F32 = 6, TYPE_STRING = 8, TYPE_ARRAY = 9 };
-    const float real = (float)key->number;
-    put_text(file, key->name);
-    put_u32(file, key->kind == 'u'   ? TYPE_U32
-                  : key->kind == 'f' ? TYPE_F32
-                  : key->kind == 's' ? TYPE_STRING
-                                     : TYPE_ARRAY);
-    if (key->kind == 'u') {
-        put_u32(file, (uint32_t)key->number);
-    } else if (key->kind == 'f') {
-        put(file, &real, sizeof real);
-    } else if (key->kind == 's') {
-        put_text(file, key->text);
-    } else {
-        put_u32(file, TYPE_STRING);
-        put_u64(file, (uint64_t)key->number);
-        for (uint32_t i = 0; i < (uint32_t)key->number; i++)
-            put_text(file, "x");
-    }
-}
-
-static uint64_t tensor_bytes(const struct file_tensor *tensor)
-{
-    uint64_t elements = (uint64_t)tensor->columns * (tensor->rows != 0 ? tensor->rows : 1);
-    return elements * (tensor->type == QUIRE_W_F32 ? 4 : 2);
-}
-
-static void put_tensor(struct quire__bytes *file, const struct file_tensor *tensor, uint64_t offset)
-{
-    put_text(file, tensor->name);
-    put_u32(file, tensor->rows != 0 ? 2 : 1);
-    put_u64(file, tensor->columns);
-    if (tensor->rows != 0)
-        put_u64(file, tensor->rows);
-    put_u32(file, tensor->type);
-    put_u64(file, offset);
-}
-
-static void build(const struct change *change, struct quire__bytes *file)
-{
-    struct file_key keys[QT_LEN(good_keys) + 1];
-    struct file_tensor tensors[QT_LEN(good_tensors) + 1];
-    size_t num_keys = 0, num_tensors = 0;
-    for (size_t i = 0; i < QT_LEN(good_keys); i++)
-        if (change->key.name == NULL || strcmp(good_keys[i].name, change->key.name) != 0)
-            keys[num_keys++] = good_keys[i];
-    if (change->key.kind != 0)
-        keys[num_keys++] = change->key;
-    for (size_t i = 0; i < QT_LEN(good_tensors); i++)
-        if (change->tensor.name == NULL || strcmp(good_tensors[i].name, change->tensor.name) != 0)
-            tensors[num_tensors++] = good_tensors[i];
-    if (change->tensor.columns != 0)
-        tensors[num_tensors++] = change->tensor;
-    file->count = 0;
-    put(file, "GGUF", 4);
-    put_u32(file, 3);
-    put_u64(file, num_tensors);
-    put_u64(file, num_keys);
-    for (size_t i = 0; i < num_keys; i++)
-        put_key(file, &keys[i]);
-    uint64_t offset = 0;
-    for (size_t i = 0; i < num_tensors; i++) {
-        put_tensor(file, &tensors[i], offset);
-        offset += quire__round_up(tensor_bytes(&tensors[i]), ALIGNMENT);
-    }
-    while (file->count % ALIGNMENT != 0)
-        put(file, "", 1);
-    struct qt_random random = {3};
-    for (uint64_t i = 0; i < offset / 4; i++) {
-        float value = qt_unit(qt_next(&random));
-        put(file, &value, sizeof value);
-    }
-}
+static const struct qt_model_parts good_file = {good_keys, QT_LEN(good_keys), good_tensors,
+                                                QT_LEN(good_tensors)};
 
 /* ---- opening ---- */
 
-#define NO_KEY                                                                                     \
-    {                                                                                              \
-        NULL, 0, 0, NULL                                                                           \
-    }
-#define NO_TENSOR                                                                                  \
-    {                                                                                              \
-        NULL, 0, 0, 0                                                                              \
-    }
-
-static const struct change changes[] = {
-    {NO_KEY, NO_TENSOR, QUIRE_OK, NULL},
+static const struct qt_change changes[] = {
+    {QT_NO_KEY, QT_NO_TENSOR, QUIRE_OK, NULL},
     /* a separate output matrix, a value dim of its own, fewer rotating elements, factors */
-    {NO_KEY, {"output.weight", E, V, QUIRE_W_F16}, QUIRE_OK, NULL},
-    {{"llama.rope.dimension_count", 'u', 2, NULL}, NO_TENSOR, QUIRE_OK, NULL},
-    {NO_KEY, {"rope_freqs.weight", D / 2, 0, QUIRE_W_F32}, QUIRE_E_CORRUPT, "positive"},
-    {{"llama.rope.scaling.type", 's', 0, "linear"}, NO_TENSOR, QUIRE_OK, NULL},
-    {{"llama.rope.scaling.type", 's', 0, "none"}, NO_TENSOR, QUIRE_OK, NULL},
-    {{"tokenizer.ggml.tokens", 't', V, NULL}, NO_TENSOR, QUIRE_OK, NULL},
+    {QT_NO_KEY, {"output.weight", E, V, QUIRE_W_F16}, QUIRE_OK, NULL},
+    {{"llama.rope.dimension_count", 'u', 2, NULL, NULL}, QT_NO_TENSOR, QUIRE_OK, NULL},
+    {QT_NO_KEY, {"rope_freqs.weight", D / 2, 0, QUIRE_W_F32}, QUIRE_E_CORRUPT, "positive"},
+    {{"llama.rope.scaling.type", 's', 0, "linear", NULL}, QT_NO_TENSOR, QUIRE_OK, NULL},
+    {{"llama.rope.scaling.type", 's', 0, "none", NULL}, QT_NO_TENSOR, QUIRE_OK, NULL},
+    {{"tokenizer.ggml.tokens", 't', V, NULL, NULL}, QT_NO_TENSOR, QUIRE_OK, NULL},
 
-    {{"general.architecture", 0, 0, NULL}, NO_TENSOR, QUIRE_E_CORRUPT, "general.architecture"},
-    {{"general.architecture", 's', 0, "mamba\n"}, NO_TENSOR, QUIRE_E_UNSUPPORTED, "mamba?"},
-    {{"general.architecture", 's', 0, ""}, NO_TENSOR, QUIRE_E_UNSUPPORTED, "llama"},
-    {{"llama.block_count", 0, 0, NULL}, NO_TENSOR, QUIRE_E_CORRUPT, "llama.block_count"},
-    {{"llama.block_count", 'u', 0, NULL}, NO_TENSOR, QUIRE_E_CORRUPT, "llama.block_count is 0"},
-    {{"llama.block_count", 'u', 5000, NULL}, NO_TENSOR, QUIRE_E_CORRUPT, "llama.block_count"},
-    {{"llama.block_count", 'f', 1, NULL}, NO_TENSOR, QUIRE_E_CORRUPT, "whole number"},
-    {{"llama.block_count", 'u', 2, NULL}, NO_TENSOR, QUIRE_E_CORRUPT, "blk.1.attn_norm.weight"},
-    {{"llama.embedding_length", 'u', 4294967295., NULL}, NO_TENSOR, QUIRE_E_CORRUPT, "embedding"},
-    {{"llama.embedding_length", 'u', 9, NULL}, NO_TENSOR, QUIRE_E_CORRUPT, "width of 9"},
-    {{"llama.embedding_length", 'u', 16, NULL},
-     NO_TENSOR,
+    {{"general.architecture", 0, 0, NULL, NULL},
+     QT_NO_TENSOR,
+     QUIRE_E_CORRUPT,
+     "general.architecture"},
+    {{"general.architecture", 's', 0, "mamba\n", NULL},
+     QT_NO_TENSOR,
+     QUIRE_E_UNSUPPORTED,
+     "mamba?"},
+    {{"general.architecture", 's', 0, "", NULL}, QT_NO_TENSOR, QUIRE_E_UNSUPPORTED, "llama"},
+    {{"llama.block_count", 0, 0, NULL, NULL}, QT_NO_TENSOR, QUIRE_E_CORRUPT, "llama.block_count"},
+    {{"llama.block_count", 'u', 0, NULL, NULL},
+     QT_NO_TENSOR,
+     QUIRE_E_CORRUPT,
+     "llama.block_count is 0"},
+    {{"llama.block_count", 'u', 5000, NULL, NULL},
+     QT_NO_TENSOR,
+     QUIRE_E_CORRUPT,
+     "llama.block_count"},
+    {{"llama.block_count", 'f', 1, NULL, NULL}, QT_NO_TENSOR, QUIRE_E_CORRUPT, "whole number"},
+    {{"llama.block_count", 'u', 2, NULL, NULL},
+     QT_NO_TENSOR,
+     QUIRE_E_CORRUPT,
+     "blk.1.attn_norm.weight"},
+    {{"llama.embedding_length", 'u', 4294967295., NULL, NULL},
+     QT_NO_TENSOR,
+     QUIRE_E_CORRUPT,
+     "embedding"},
+    {{"llama.embedding_length", 'u', 9, NULL, NULL}, QT_NO_TENSOR, QUIRE_E_CORRUPT, "width of 9"},
+    {{"llama.embedding_length", 'u', 16, NULL, NULL},
+     QT_NO_TENSOR,
      QUIRE_E_CORRUPT,
      "token_embd.weight is 8"},
-    {{"llama.feed_forward_length", 'u', 13, NULL}, NO_TENSOR, QUIRE_E_CORRUPT, "8 x 13"},
-    {{"llama.context_length", 'u', 0, NULL}, NO_TENSOR, QUIRE_E_CORRUPT, "context_length"},
-    {{"llama.attention.head_count", 'u', 0, NULL}, NO_TENSOR, QUIRE_E_CORRUPT, "head_count"},
-    {{"llama.attention.head_count_kv", 'u', 3, NULL}, NO_TENSOR, QUIRE_E_CORRUPT, "2 heads"},
-    {{"llama.attention.head_count_kv", 'u', 2, NULL}, NO_TENSOR, QUIRE_E_CORRUPT, "attn_k.weight"},
-    {{"llama.attention.key_length", 'u', 6, NULL}, NO_TENSOR, QUIRE_E_CORRUPT, "attn_q.weight"},
-    {{"llama.attention.value_length", 'u', 6, NULL}, NO_TENSOR, QUIRE_E_CORRUPT, "attn_v.weight"},
-    {{"llama.attention.layer_norm_rms_epsilon", 0, 0, NULL}, NO_TENSOR, QUIRE_E_CORRUPT, "epsilon"},
-    {{"llama.attention.layer_norm_rms_epsilon", 'f', -1, NULL},
-     NO_TENSOR,
+    {{"llama.feed_forward_length", 'u', 13, NULL, NULL}, QT_NO_TENSOR, QUIRE_E_CORRUPT, "8 x 13"},
+    {{"llama.context_length", 'u', 0, NULL, NULL}, QT_NO_TENSOR, QUIRE_E_CORRUPT, "context_length"},
+    {{"llama.attention.head_count", 'u', 0, NULL, NULL},
+     QT_NO_TENSOR,
+     QUIRE_E_CORRUPT,
+     "head_count"},
+    {{"llama.attention.head_count_kv", 'u', 3, NULL, NULL},
+     QT_NO_TENSOR,
+     QUIRE_E_CORRUPT,
+     "2 heads"},
+    {{"llama.attention.head_count_kv", 'u', 2, NULL, NULL},
+     QT_NO_TENSOR,
+     QUIRE_E_CORRUPT,
+     "attn_k.weight"},
+    {{"llama.attention.key_length", 'u', 6, NULL, NULL},
+     QT_NO_TENSOR,
+     QUIRE_E_CORRUPT,
+     "attn_q.weight"},
+    {{"llama.attention.value_length", 'u', 6, NULL, NULL},
+     QT_NO_TENSOR,
+     QUIRE_E_CORRUPT,
+     "attn_v.weight"},
+    {{"llama.attention.layer_norm_rms_epsilon", 0, 0, NULL, NULL},
+     QT_NO_TENSOR,
      QUIRE_E_CORRUPT,
      "epsilon"},
-    {{"llama.attention.layer_norm_rms_epsilon", 'f', 1e300, NULL},
-     NO_TENSOR,
+    {{"llama.attention.layer_norm_rms_epsilon", 'f', -1, NULL, NULL},
+     QT_NO_TENSOR,
      QUIRE_E_CORRUPT,
      "epsilon"},
-    {{"llama.rope.dimension_count", 'u', 3, NULL}, NO_TENSOR, QUIRE_E_CORRUPT, "odd"},
-    {{"llama.rope.dimension_count", 'u', 6, NULL}, NO_TENSOR, QUIRE_E_CORRUPT, "dimension_count"},
-    {{"llama.rope.freq_base", 'f', 0, NULL}, NO_TENSOR, QUIRE_E_CORRUPT, "freq_base"},
-    {{"llama.rope.scaling.type", 's', 0, "yarn"}, NO_TENSOR, QUIRE_E_UNSUPPORTED, "yarn"},
-    {{"llama.rope.scaling.type", 'u', 1, NULL}, NO_TENSOR, QUIRE_E_CORRUPT, "scaling.type"},
-    {{"llama.rope.scale_linear", 'f', -2, NULL}, NO_TENSOR, QUIRE_E_CORRUPT, "scale_linear"},
-    {{"llama.vocab_size", 'u', V + 1, NULL}, NO_TENSOR, QUIRE_E_CORRUPT, "vocab_size"},
-    {{"llama.expert_count", 'u', 8, NULL}, NO_TENSOR, QUIRE_E_UNSUPPORTED, "8 experts"},
-    {{"tokenizer.ggml.tokens", 't', V - 1, NULL}, NO_TENSOR, QUIRE_E_CORRUPT, "tokenizer has 19"},
+    {{"llama.attention.layer_norm_rms_epsilon", 'f', 1e300, NULL, NULL},
+     QT_NO_TENSOR,
+     QUIRE_E_CORRUPT,
+     "epsilon"},
+    {{"llama.rope.dimension_count", 'u', 3, NULL, NULL}, QT_NO_TENSOR, QUIRE_E_CORRUPT, "odd"},
+    {{"llama.rope.dimension_count", 'u', 6, NULL, NULL},
+     QT_NO_TENSOR,
+     QUIRE_E_CORRUPT,
+     "dimension_count"},
+    {{"llama.rope.freq_base", 'f', 0, NULL, NULL}, QT_NO_TENSOR, QUIRE_E_CORRUPT, "freq_base"},
+    {{"llama.rope.scaling.type", 's', 0, "yarn", NULL}, QT_NO_TENSOR, QUIRE_E_UNSUPPORTED, "yarn"},
+    {{"llama.rope.scaling.type", 'u', 1, NULL, NULL},
+     QT_NO_TENSOR,
+     QUIRE_E_CORRUPT,
+     "scaling.type"},
+    {{"llama.rope.scale_linear", 'f', -2, NULL, NULL},
+     QT_NO_TENSOR,
+     QUIRE_E_CORRUPT,
+     "scale_linear"},
+    {{"llama.vocab_size", 'u', V + 1, NULL, NULL}, QT_NO_TENSOR, QUIRE_E_CORRUPT, "vocab_size"},
+    {{"llama.expert_count", 'u', 8, NULL, NULL}, QT_NO_TENSOR, QUIRE_E_UNSUPPORTED, "8 experts"},
+    {{"tokenizer.ggml.tokens", 't', V - 1, NULL, NULL},
+     QT_NO_TENSOR,
+     QUIRE_E_CORRUPT,
+     "tokenizer has 19"},
 
-    {NO_KEY, {"token_embd.weight", 0, 0, 0}, QUIRE_E_CORRUPT, "token_embd.weight is missing"},
-    {NO_KEY, {"token_embd.weight", E, 1, 0}, QUIRE_E_CORRUPT, "token_embd.weight"},
-    {NO_KEY, {"output_norm.weight", 0, 0, 0}, QUIRE_E_CORRUPT, "output_norm.weight is missing"},
-    {NO_KEY, {"output_norm.weight", E, 0, QUIRE_W_F16}, QUIRE_E_UNSUPPORTED, "expected F32"},
-    {NO_KEY, {"output_norm.weight", E, 2, 0}, QUIRE_E_CORRUPT, "8 x 2"},
-    {NO_KEY, {"blk.0.attn_q.weight", E, 7, 0}, QUIRE_E_CORRUPT, "8 x 7, its keys ask for 8 x 8"},
-    {NO_KEY, {"blk.0.ffn_down.weight", E, F, 0}, QUIRE_E_CORRUPT, "8 x 12"},
-    {NO_KEY, {"blk.0.ffn_up.weight", 0, 0, 0}, QUIRE_E_CORRUPT, "blk.0.ffn_up.weight is missing"},
-    {NO_KEY, {"blk.0.attn_q.bias", H *D, 0, 0}, QUIRE_E_UNSUPPORTED, "blk.0.attn_q.bias"},
-    {NO_KEY, {"output.weight", E, V + 1, 0}, QUIRE_E_CORRUPT, "output.weight"},
-    {NO_KEY, {"rope_freqs.weight", D, 0, QUIRE_W_F32}, QUIRE_E_CORRUPT, "rope_freqs.weight"},
+    {QT_NO_KEY, {"token_embd.weight", 0, 0, 0}, QUIRE_E_CORRUPT, "token_embd.weight is missing"},
+    {QT_NO_KEY, {"token_embd.weight", E, 1, 0}, QUIRE_E_CORRUPT, "token_embd.weight"},
+    {QT_NO_KEY, {"output_norm.weight", 0, 0, 0}, QUIRE_E_CORRUPT, "output_norm.weight is missing"},
+    {QT_NO_KEY, {"output_norm.weight", E, 0, QUIRE_W_F16}, QUIRE_E_UNSUPPORTED, "expected F32"},
+    {QT_NO_KEY, {"output_norm.weight", E, 2, 0}, QUIRE_E_CORRUPT, "8 x 2"},
+    {QT_NO_KEY, {"blk.0.attn_q.weight", E, 7, 0}, QUIRE_E_CORRUPT, "8 x 7, its keys ask for 8 x 8"},
+    {QT_NO_KEY, {"blk.0.ffn_down.weight", E, F, 0}, QUIRE_E_CORRUPT, "8 x 12"},
+    {QT_NO_KEY,
+     {"blk.0.ffn_up.weight", 0, 0, 0},
+     QUIRE_E_CORRUPT,
+     "blk.0.ffn_up.weight is missing"},
+    {QT_NO_KEY, {"blk.0.attn_q.bias", H *D, 0, 0}, QUIRE_E_UNSUPPORTED, "blk.0.attn_q.bias"},
+    {QT_NO_KEY, {"output.weight", E, V + 1, 0}, QUIRE_E_CORRUPT, "output.weight"},
+    {QT_NO_KEY, {"rope_freqs.weight", D, 0, QUIRE_W_F32}, QUIRE_E_CORRUPT, "rope_freqs.weight"},
 };
-
-static struct quire_backend *cpu_backend(void)
-{
-    struct quire_backend *backend = NULL;
-    struct quire_backend_config config;
-    quire_backend_config_init(&config);
-    config.num_threads = 1;
-    assert_int_equal(quire_backend_create("cpu", &config, &backend, NULL), QUIRE_OK);
-    return backend;
-}
-
-static struct quire_backend *opaque_backend(void)
-{
-    struct quire_backend *backend = NULL;
-    const struct qt_opaque_options options = {.seed = 1, .num_threads = 1};
-    assert_int_equal(qt_opaque_create(&options, &backend), QUIRE_OK);
-    return backend;
-}
-
-/* With and without a backend the answer is the same, and nothing stays behind. */
-static void check_change(const struct change *change, struct quire_backend *backend)
-{
-    struct quire__bytes file = {0};
-    struct quire__gguf *gguf = NULL;
-    struct quire__model *model = NULL;
-    struct quire_error error = {0};
-    build(change, &file);
-    quire_status status =
-        quire__gguf_parse((const uint8_t *)file.data, file.count, "file", &gguf, &error);
-    if (status != QUIRE_OK)
-        fail_msg("the reader refuses: %s", error.message);
-    const struct quire__model_config config = {.gguf = gguf, .name = "file", .backend = backend};
-    status = quire__model_open(&config, &model, &error);
-    if (status != change->status)
-        fail_msg("key %s, tensor %s: %s (%s), expected %s", change->key.name, change->tensor.name,
-                 quire_status_name(status), error.message, quire_status_name(change->status));
-    if (change->says != NULL && strstr(error.message, change->says) == NULL)
-        fail_msg("\"%s\" does not say \"%s\"", error.message, change->says);
-    quire__model_close(model);
-    quire__gguf_close(gguf);
-    quire__bytes_deinit(&file);
-}
 
 static void test_changes(void **state)
 {
     (void)state;
-    struct quire_backend *cpu = cpu_backend(), *opaque = opaque_backend();
-    for (size_t i = 0; i < QT_LEN(changes); i++) {
-        check_change(&changes[i], NULL);
-        check_change(&changes[i], cpu);
-        check_change(&changes[i], opaque);
-    }
-    quire_backend_destroy(cpu);
-    quire_backend_destroy(opaque);
+    qt_model_file_check_all(&good_file, changes, QT_LEN(changes));
 }
 
 static void test_backend_without_nn(void **state)
@@ -297,8 +174,9 @@ static void test_backend_without_nn(void **state)
     (void)state;
     struct quire_backend *none = NULL;
     assert_int_equal(quire_backend_create("none", NULL, &none, NULL), QUIRE_OK);
-    const struct change change = {NO_KEY, NO_TENSOR, QUIRE_E_UNSUPPORTED, "computes no models"};
-    check_change(&change, none);
+    const struct qt_change change = {QT_NO_KEY, QT_NO_TENSOR, QUIRE_E_UNSUPPORTED,
+                                     "computes no models"};
+    qt_model_file_check(&good_file, &change, none);
     quire_backend_destroy(none);
 }
 
@@ -354,8 +232,8 @@ static int setup(void **state)
     static struct small s;
     struct quire_error error = {0};
     memset(&s, 0, sizeof s);
-    build(&changes[0], &s.file);
-    s.backend = cpu_backend();
+    qt_model_file_build(&good_file, &changes[0], &s.file);
+    s.backend = qt_cpu_backend();
     assert_int_equal(
         quire__gguf_parse((const uint8_t *)s.file.data, s.file.count, "file", &s.gguf, &error),
         QUIRE_OK);
@@ -521,7 +399,7 @@ static void test_device_errors(void **state)
     struct small *s = *state;
     small_close(s);
     quire_backend_destroy(s->backend);
-    s->backend = opaque_backend();
+    s->backend = qt_opaque_backend();
     struct quire_error error = {0};
     assert_int_equal(small_open(s, &error), QUIRE_OK);
     assert_int_equal(quire_seq_create(s->pool, NULL, &s->seq), QUIRE_OK);

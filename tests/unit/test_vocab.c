@@ -380,7 +380,7 @@ static void write_bad_key(struct file *keys, unsigned number)
     write_keys(keys, replaced[number]);
     switch (number) {
     case 0:
-        put_string_key(keys, "tokenizer.ggml.model", "llama");
+        put_string_key(keys, "tokenizer.ggml.model", "wordpiece");
         break;
     case 1:
         put_string_key(keys, "tokenizer.ggml.pre", "unheard-of");
