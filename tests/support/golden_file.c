@@ -73,18 +73,6 @@ static float *read_logits(const struct qt_golden *golden, const char *prompt, si
 
 /* ---- comparing ---- */
 
-static void check_logprobs(const json_t *prompt, const struct qt_engine *engine,
-                           const float *logits, const uint32_t *ids, double bound)
-{
-    const json_t *expected = json_object_get(prompt, "next_logprob");
-    for (size_t i = 0; i < json_array_size(expected); i++) {
-        double want = json_number_value(json_array_get(expected, i));
-        double have = qt_logprob(logits + i * engine->vocabulary, engine->vocabulary, ids[i + 1]);
-        if (!(fabs(have - want) <= bound))
-            fail_msg("log-probability of token %zu is %.6f, expected %.6f", i + 1, have, want);
-    }
-}
-
 /* The difference between the largest logit and the second. */
 static double margin_of(const float *logits, uint32_t count)
 {
@@ -95,27 +83,89 @@ static double margin_of(const float *logits, uint32_t count)
     return (double)logits[best] - (double)second;
 }
 
-static void check_choices(const json_t *prompt, const struct qt_engine *engine, const float *logits,
-                          double margin)
+/* What the rows of a prompt are compared with. */
+struct comparison {
+    const json_t *prompt;
+    const uint32_t *ids;
+    uint32_t first, vocabulary; /* position of the step's first row */
+    double bound, margin;
+    float *last; /* [V] the last row so far */
+};
+
+static void check_row(const struct comparison *c, const float *row, uint32_t at)
 {
-    const json_t *expected = json_object_get(prompt, "argmax");
-    for (size_t i = 0; i < json_array_size(expected); i++) {
-        const float *row = logits + i * engine->vocabulary;
-        uint32_t want = (uint32_t)json_integer_value(json_array_get(expected, i));
-        if (margin_of(row, engine->vocabulary) > margin &&
-            qt_argmax(row, engine->vocabulary) != want)
-            fail_msg("the likeliest token after position %zu is %u, expected %u", i,
-                     qt_argmax(row, engine->vocabulary), want);
+    const json_t *logprob = json_array_get(json_object_get(c->prompt, "next_logprob"), at);
+    if (logprob != NULL) {
+        double want = json_number_value(logprob);
+        double have = qt_logprob(row, c->vocabulary, c->ids[at + 1]);
+        if (!(fabs(have - want) <= c->bound))
+            fail_msg("log-probability of token %u is %.6f, expected %.6f", at + 1, have, want);
     }
+    const json_t *argmax = json_array_get(json_object_get(c->prompt, "argmax"), at);
+    uint32_t want = (uint32_t)json_integer_value(argmax);
+    if (argmax == NULL)
+        fail_msg("no golden choice after position %u", at);
+    if (margin_of(row, c->vocabulary) > c->margin && qt_argmax(row, c->vocabulary) != want)
+        fail_msg("the likeliest token after position %u is %u, expected %u", at,
+                 qt_argmax(row, c->vocabulary), want);
 }
 
-static void check_last(const struct qt_engine *engine, const float *have, const float *want,
-                       double bound)
+static quire_status check_rows(void *context, const struct quire__logits *logits)
 {
-    for (uint32_t i = 0; i < engine->vocabulary; i++)
-        if (!(fabs((double)have[i] - (double)want[i]) <= bound))
-            fail_msg("the last logit %u is %.6f, expected %.6f", i, (double)have[i],
-                     (double)want[i]);
+    const struct comparison *c = context;
+    const size_t width = c->vocabulary;
+    for (uint32_t i = 0; i < logits->count; i++)
+        check_row(c, logits->values + i * width, c->first + logits->token + i);
+    memcpy(c->last, logits->values + (logits->count - 1) * width, width * sizeof(float));
+    return QUIRE_OK;
+}
+
+/* All of the last row, or its largest logits and the logarithm of the sum of their exponentials. */
+static void check_last(const struct qt_golden *golden, const struct comparison *c, size_t index)
+{
+    const json_t *top = json_object_get(c->prompt, "top");
+    const char *name = json_string_value(json_object_get(c->prompt, "name"));
+    float *want = top == NULL ? read_logits(golden, name, index, c->vocabulary) : NULL;
+    const uint32_t count = top == NULL ? c->vocabulary : (uint32_t)json_array_size(top);
+    assert_true(count > 0);
+    for (uint32_t i = 0; i < count; i++) {
+        const json_t *pair = json_array_get(top, i);
+        uint32_t id = top == NULL ? i : (uint32_t)json_integer_value(json_array_get(pair, 0));
+        double value = top == NULL ? (double)want[i] : json_number_value(json_array_get(pair, 1));
+        if (!(fabs((double)c->last[id] - value) <= c->bound))
+            fail_msg("the last logit %u is %.6f, expected %.6f", id, (double)c->last[id], value);
+    }
+    if (top != NULL) {
+        double lse = json_number_value(json_object_get(c->prompt, "lse"));
+        double have = (double)c->last[0] - qt_logprob(c->last, c->vocabulary, 0);
+        if (!(fabs(have - lse) <= c->bound))
+            fail_msg("the logarithm of the sum is %.6f, expected %.6f", have, lse);
+    }
+    qt_free(want);
+}
+
+/* Feeds ids to a new sequence in steps as long as the runner takes; *first is the position of a
+ * step's first row while it runs. */
+static void feed(struct qt_engine *engine, const uint32_t *ids, uint32_t count,
+                 struct quire__batch *batch, uint32_t *first)
+{
+    struct quire_error error = {0};
+    quire_seq seq;
+    assert_int_equal(quire_seq_create(engine->pool, NULL, &seq), QUIRE_OK);
+    for (*first = 0; *first < count;) {
+        uint32_t left = count - *first;
+        struct quire__batch_item item = {.seq = seq,
+                                         .tokens = ids + *first,
+                                         .count =
+                                             left < engine->max_tokens ? left : engine->max_tokens,
+                                         .want = QUIRE__WANT_ALL};
+        batch->items = &item;
+        batch->num_items = 1;
+        if (quire__runner_step(engine->runner, batch, &error) != QUIRE_OK)
+            fail_msg("%s", error.message);
+        *first += item.count;
+    }
+    assert_int_equal(quire_seq_destroy(engine->pool, seq), QUIRE_OK);
 }
 
 /* Follows the golden continuation, whatever this model would choose where the choice is close. */
@@ -152,17 +202,19 @@ void qt_golden_check(const struct qt_golden *golden, struct qt_engine *engine, d
     assert_true(json_array_size(prompts) > 0);
     for (size_t i = 0; i < json_array_size(prompts); i++) {
         const json_t *prompt = json_array_get(prompts, i);
-        const char *name = json_string_value(json_object_get(prompt, "name"));
         uint32_t count = 0;
         uint32_t *ids = qt_golden_ids(json_object_get(prompt, "ids"), &count);
-        float *logits = qt_engine_logits(engine, ids, count, QT_WHOLE);
-        float *want = read_logits(golden, name, i, engine->vocabulary);
-        check_last(engine, logits + (size_t)(count - 1) * engine->vocabulary, want, bound);
-        check_logprobs(prompt, engine, logits, ids, bound);
-        check_choices(prompt, engine, logits, margin);
+        struct comparison c = {.prompt = prompt,
+                               .ids = ids,
+                               .vocabulary = engine->vocabulary,
+                               .bound = bound,
+                               .margin = margin,
+                               .last = qt_alloc(engine->vocabulary * sizeof(float))};
+        struct quire__batch batch = {.logits = check_rows, .context = &c};
+        feed(engine, ids, count, &batch, &c.first);
+        check_last(golden, &c, i);
         check_greedy(prompt, engine, ids, count, margin);
-        qt_free(want);
-        qt_free(logits);
+        qt_free(c.last);
         qt_free(ids);
     }
 }
@@ -191,29 +243,14 @@ void qt_golden_check_nll(const struct qt_golden *golden, struct qt_engine *engin
 {
     const json_t *text = json_array_get(json_object_get(golden->root, "nll"), 0);
     const double want = json_number_value(json_object_get(text, "mean_nll"));
-    struct quire_error error = {0};
     struct likelihood l = {.vocabulary = engine->vocabulary};
     uint32_t *ids = qt_golden_ids(json_object_get(text, "ids"), &l.count);
     assert_int_equal(l.count, json_integer_value(json_object_get(text, "n")));
     l.ids = ids;
-    quire_seq seq;
-    assert_int_equal(quire_seq_create(engine->pool, NULL, &seq), QUIRE_OK);
-    while (l.first < l.count) {
-        uint32_t left = l.count - l.first;
-        struct quire__batch_item item = {.seq = seq,
-                                         .tokens = ids + l.first,
-                                         .count =
-                                             left < engine->max_tokens ? left : engine->max_tokens,
-                                         .want = QUIRE__WANT_ALL};
-        struct quire__batch batch = {
-            .items = &item, .num_items = 1, .logits = add_rows, .context = &l};
-        if (quire__runner_step(engine->runner, &batch, &error) != QUIRE_OK)
-            fail_msg("%s", error.message);
-        l.first += item.count;
-    }
+    struct quire__batch batch = {.logits = add_rows, .context = &l};
+    feed(engine, ids, l.count, &batch, &l.first);
     double mean = l.sum / (l.count - 1);
     if (!(fabs(mean / want - 1.0) <= part))
         fail_msg("mean NLL is %.6f, expected %.6f within %.2g", mean, want, part);
-    assert_int_equal(quire_seq_destroy(engine->pool, seq), QUIRE_OK);
     qt_free(ids);
 }

@@ -90,36 +90,42 @@ void qt_engine_close(struct qt_engine *engine)
 
 struct rows {
     float *values;
-    uint32_t first, vocabulary;
+    uint32_t first, from, vocabulary; /* of the step, of the rows that are kept */
 };
 
 static quire_status take(void *context, const struct quire__logits *logits)
 {
     const struct rows *rows = context;
-    memcpy(rows->values + (size_t)(rows->first + logits->token) * rows->vocabulary, logits->values,
-           (size_t)logits->count * rows->vocabulary * sizeof(float));
+    for (uint32_t i = 0; i < logits->count; i++) {
+        uint32_t row = rows->first + logits->token + i;
+        if (row >= rows->from)
+            memcpy(rows->values + (size_t)(row - rows->from) * rows->vocabulary,
+                   logits->values + (size_t)i * rows->vocabulary, rows->vocabulary * sizeof(float));
+    }
     return QUIRE_OK;
 }
 
-float *qt_engine_logits(struct qt_engine *engine, const uint32_t *ids, uint32_t count,
-                        enum qt_cut cut)
+float *qt_engine_logits_from(struct qt_engine *engine, const uint32_t *ids, uint32_t count,
+                             uint32_t from, enum qt_cut cut)
 {
     struct quire_error error = {0};
     struct qt_random random = {count};
     quire_seq seq;
     assert_int_equal(quire_seq_create(engine->pool, NULL, &seq), QUIRE_OK);
-    struct rows rows = {.values = qt_alloc((size_t)count * engine->vocabulary * sizeof(float)),
-                        .vocabulary = engine->vocabulary};
+    struct rows rows = {.from = from, .vocabulary = engine->vocabulary};
+    rows.values = qt_alloc((size_t)(count - from) * engine->vocabulary * sizeof(float));
     while (rows.first < count) {
         uint32_t left = count - rows.first;
         uint32_t piece = cut == QT_SINGLES  ? 1
                          : cut == QT_RANDOM ? 1 + qt_below(&random, 40)
                                             : engine->max_tokens;
         piece = piece < engine->max_tokens ? piece : engine->max_tokens;
+        piece = piece < left ? piece : left;
         struct quire__batch_item item = {.seq = seq,
                                          .tokens = ids + rows.first,
-                                         .count = piece < left ? piece : left,
-                                         .want = QUIRE__WANT_ALL};
+                                         .count = piece,
+                                         .want = rows.first + piece > from ? QUIRE__WANT_ALL
+                                                                           : QUIRE__WANT_NONE};
         struct quire__batch batch = {
             .items = &item, .num_items = 1, .logits = take, .context = &rows};
         if (quire__runner_step(engine->runner, &batch, &error) != QUIRE_OK)
@@ -128,6 +134,12 @@ float *qt_engine_logits(struct qt_engine *engine, const uint32_t *ids, uint32_t 
     }
     assert_int_equal(quire_seq_destroy(engine->pool, seq), QUIRE_OK);
     return rows.values;
+}
+
+float *qt_engine_logits(struct qt_engine *engine, const uint32_t *ids, uint32_t count,
+                        enum qt_cut cut)
+{
+    return qt_engine_logits_from(engine, ids, count, 0, cut);
 }
 
 static quire_status take_last(void *context, const struct quire__logits *logits)

@@ -55,6 +55,9 @@ enum qt_cut {
 /* Logits of every position [count, V], in a sequence of its own; give back with qt_free. */
 float *qt_engine_logits(struct qt_engine *engine, const uint32_t *ids, uint32_t count,
                         enum qt_cut cut);
+/* The same of the positions at and after `from` only: [count - from, V]. */
+float *qt_engine_logits_from(struct qt_engine *engine, const uint32_t *ids, uint32_t count,
+                             uint32_t from, enum qt_cut cut);
 /* The last position's logits after appending ids to a sequence; out [V]. */
 void qt_engine_append(struct qt_engine *engine, quire_seq seq, const uint32_t *ids, uint32_t count,
                       float *out);
