@@ -7,8 +7,16 @@ MAKEFLAGS += --no-print-directory
 
 # A prompt may hold quotes, dollars and newlines: it goes through the environment as it is, and
 # neither make nor a shell reads it again.
+# The base model completes texts, and soon repeats itself.
+ifeq ($(value MODEL),gemma3-270m)
+demo_prompt := The printing press was invented
+demo_tokens := 74
+else
+demo_prompt := Why is the sky blue? Answer in two sentences.
+demo_tokens := 256
+endif
 ifeq ($(origin PROMPT),undefined)
-PROMPT := Why is the sky blue? Answer in two sentences.
+PROMPT := $(demo_prompt)
 endif
 export QUIRE_DEMO_PROMPT := $(value PROMPT)
 export QUIRE_DEMO_MODEL := $(value MODEL)
@@ -16,7 +24,8 @@ unexport PROMPT MODEL
 PREFIX ?= /usr/local
 
 help:
-	@echo 'make demo      a real model answers; PROMPT="..." asks something else, MODEL=x.gguf too'
+	@echo 'make demo      a real model answers; PROMPT="..." asks something else'
+	@echo '               MODEL=gemma3-270m completes a text, MODEL=x.gguf takes your own'
 	@echo 'make test      build and run every test'
 	@echo 'make bench     tokens/s and cache costs, beside llama.cpp where its tools are'
 	@echo 'make lint      house rules, clang-tidy, cppcheck, shellcheck'
@@ -27,19 +36,21 @@ help:
 demo:
 	@scripts/setup.sh demo
 	@scripts/build.sh release quire-cli
-	@model=$${QUIRE_DEMO_MODEL:-$$(scripts/get_model.sh)} && \
-	build/release/quire run -m "$$model" -p "$$QUIRE_DEMO_PROMPT" -n 256 --temp 0.3 --seed 1 --stats
+	@model=$$(scripts/get_model.sh $${QUIRE_DEMO_MODEL:+"$$QUIRE_DEMO_MODEL"}) && \
+	build/release/quire run -m "$$model" -p "$$QUIRE_DEMO_PROMPT" -n $(demo_tokens) --temp 0.3 \
+		--seed 1 --stats
 
 test:
 	@scripts/setup.sh test
 	@scripts/build.sh release
 	@QUIRE_TEST_MODEL=$${QUIRE_TEST_MODEL:-$$(scripts/get_model.sh || true)} \
+	QUIRE_TEST_MODEL_GEMMA3=$${QUIRE_TEST_MODEL_GEMMA3:-$$(scripts/get_model.sh gemma3-270m || true)} \
 	scripts/run_tests.sh release
 
 bench:
 	@scripts/setup.sh demo
 	@scripts/build.sh release quire-cli
-	@model=$${QUIRE_DEMO_MODEL:-$$(scripts/get_model.sh)} && \
+	@model=$$(scripts/get_model.sh $${QUIRE_DEMO_MODEL:+"$$QUIRE_DEMO_MODEL"}) && \
 	build/release/quire bench model -m "$$model" && build/release/quire bench cache && \
 	bench/llama.sh compare "$$model"
 

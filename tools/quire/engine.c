@@ -106,16 +106,16 @@ int engine_context_limit(const struct engine *engine, uint32_t *limit)
     return CLI_OK;
 }
 
-static uint64_t blocks_of(uint64_t positions, uint32_t block_size)
+/* Every group has blocks of its own for the same positions. */
+static uint64_t blocks_of(uint64_t positions, const struct quire_pool_config *config)
 {
-    return quire__ceil_div(positions, block_size);
+    return quire__ceil_div(positions, config->block_size) * config->num_groups;
 }
 
 int engine_choose_context(struct engine *engine, uint32_t needed)
 {
     const struct engine_options *options = engine->options;
     const bool asked = options->context != 0;
-    const uint32_t p = options->block_size;
     uint32_t limit = 0;
     int result = engine_context_limit(engine, &limit);
     if (result != CLI_OK)
@@ -130,10 +130,10 @@ int engine_choose_context(struct engine *engine, uint32_t needed)
     }
     const bool bounded = options->kv_memory != UINT64_MAX;
     uint64_t budget = bounded ? options->kv_memory : quire__memory_available() / 2;
-    uint64_t fits = budget / block_bytes * p;
+    uint64_t fits = budget / block_bytes / config.num_groups * config.block_size;
     needed = needed > limit || asked ? limit : needed;
     if (bounded && fits < needed) {
-        uint64_t bytes = blocks_of(needed, p) * block_bytes;
+        uint64_t bytes = blocks_of(needed, &config) * block_bytes;
         cli_error("--kv-memory %llu is too small: a context of %u positions needs %llu bytes "
                   "(%llu MiB)%s",
                   (unsigned long long)options->kv_memory, needed, (unsigned long long)bytes,
@@ -158,7 +158,7 @@ int engine_open_pool(struct engine *engine, uint32_t num_seqs)
     config.max_seqs = num_seqs;
     config.max_seq_len = engine->context;
     config.max_step_tokens = engine->step_tokens;
-    uint64_t blocks = blocks_of(engine->context, config.block_size) * num_seqs;
+    uint64_t blocks = blocks_of(engine->context, &config) * num_seqs;
     if (blocks >= QUIRE_BLOCK_NONE) {
         cli_error("%llu blocks are more than a pool can hold: ask for larger blocks with "
                   "--block-size",

@@ -30,6 +30,8 @@ struct facts {
     struct tensor_kind kinds[NUM_KINDS];
     uint64_t tensors, parameters, bytes;
     uint64_t kv_bytes[NUM_DTYPES]; /* of one token */
+    const struct quire_group_config *groups;
+    uint32_t num_groups;
     uint64_t free_memory;
 };
 
@@ -95,6 +97,19 @@ static json_t *json_kinds(const struct facts *facts)
     return kinds;
 }
 
+static json_t *json_groups(const struct facts *facts)
+{
+    json_t *groups = json_array();
+    for (uint32_t g = 0; g < facts->num_groups; g++) {
+        const struct quire_group_config *group = &facts->groups[g];
+        (void)json_array_append_new(groups,
+                                    json_pack("{s:o, s:I}", "layers",
+                                              files_json_ids(group->layers, group->num_layers),
+                                              "window", (json_int_t)group->window));
+    }
+    return groups;
+}
+
 static int print_json(const struct facts *facts)
 {
     const struct quire__shapes *s = facts->shapes;
@@ -114,11 +129,11 @@ static int print_json(const struct facts *facts)
         (void)json_object_set_new(fits, quire_dtype_name(dtype),
                                   json_integer((json_int_t)(facts->free_memory / bytes)));
     }
-    json_t *rest = json_pack("{s:I, s:I, s:I, s:o, s:o, s:I, s:o}", "parameters",
-                             (json_int_t)facts->parameters, "tensors", (json_int_t)facts->tensors,
-                             "tensor_bytes", (json_int_t)facts->bytes, "tensor_types",
-                             json_kinds(facts), "kv_bytes_per_token", per_token, "free_memory",
-                             (json_int_t)facts->free_memory, "tokens_in_free_memory", fits);
+    json_t *rest = json_pack(
+        "{s:o, s:I, s:I, s:I, s:o, s:o, s:I, s:o}", "groups", json_groups(facts), "parameters",
+        (json_int_t)facts->parameters, "tensors", (json_int_t)facts->tensors, "tensor_bytes",
+        (json_int_t)facts->bytes, "tensor_types", json_kinds(facts), "kv_bytes_per_token",
+        per_token, "free_memory", (json_int_t)facts->free_memory, "tokens_in_free_memory", fits);
     bool whole = root != NULL && rest != NULL && json_object_update(root, rest) == 0;
     json_decref(rest);
     if (!whole) {
@@ -126,6 +141,24 @@ static int print_json(const struct facts *facts)
         root = NULL;
     }
     return files_print_json(root);
+}
+
+/* Groups and layers of the cache by what they see; said only where the layers differ. */
+static void print_groups(const struct facts *facts)
+{
+    const struct quire__shapes *s = facts->shapes;
+    if (s->window == 0)
+        return;
+    uint32_t groups[2] = {0}, layers[2] = {0};
+    for (uint32_t g = 0; g < facts->num_groups; g++) {
+        groups[facts->groups[g].window != 0]++;
+        layers[facts->groups[g].window != 0] += facts->groups[g].num_layers;
+    }
+    (void)printf("cache groups  %u\n"
+                 "  all         %u layers in %u groups see every position\n"
+                 "  window      %u layers in %u groups see %u positions, rotary base %.9g\n",
+                 facts->num_groups, layers[0], groups[0], layers[1], groups[1], s->window,
+                 (double)s->rope_base_local);
 }
 
 static int print_text(const struct facts *facts)
@@ -141,13 +174,14 @@ static int print_text(const struct facts *facts)
                  "feed forward  %u\n"
                  "vocabulary    %u, pre-tokenizer %s\n"
                  "context       %u positions\n"
-                 "rotary        %u elements, base %.9g\n"
-                 "tensors       %llu, %llu bytes\n",
+                 "rotary        %u elements, base %.9g\n",
                  facts->path, facts->architecture, facts->name,
                  (unsigned long long)facts->parameters, s->layers, s->embedding, s->heads,
                  s->kv_heads, s->head_dim, s->head_dim_v, s->feed_forward, s->vocabulary,
-                 facts->pretokenizer, s->context_length, s->rope_dim, (double)s->rope_base,
-                 (unsigned long long)facts->tensors, (unsigned long long)facts->bytes);
+                 facts->pretokenizer, s->context_length, s->rope_dim, (double)s->rope_base);
+    print_groups(facts);
+    (void)printf("tensors       %llu, %llu bytes\n", (unsigned long long)facts->tensors,
+                 (unsigned long long)facts->bytes);
     for (size_t i = 0; i < NUM_KINDS; i++) {
         const struct tensor_kind *kind = &facts->kinds[i];
         if (kind->count > 0)
@@ -169,6 +203,7 @@ static int describe(const struct engine *engine, bool json)
                           .shapes = quire__model_shapes(engine->model),
                           .architecture = quire__model_architecture(engine->model),
                           .free_memory = quire__memory_available()};
+    facts.groups = quire__model_groups(engine->model, &facts.num_groups);
     read_name(engine->gguf, "general.name", facts.name, sizeof facts.name);
     read_name(engine->gguf, "tokenizer.ggml.pre", facts.pretokenizer, sizeof facts.pretokenizer);
     count_tensors(engine->gguf, &facts);
