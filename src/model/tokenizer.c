@@ -97,7 +97,7 @@ static quire_status mark_spaces(const struct quire__token_list *list, struct qui
     quire_status status = quire__bytes_reserve(texts, room, error);
     for (uint64_t i = 0; i < list->count && status == QUIRE_OK; i++) {
         const struct quire__text from = tokens[i] = list->tokens[i];
-        if (list->types == NULL || list->types[i] != QUIRE__TOKEN_USER_DEFINED)
+        if (list->types == NULL || list->types[i] != QUIRE__TOKEN_USER_DEFINED || from.count == 0)
             continue;
         const uint64_t start = texts->count;
         for (uint64_t at = 0; at < from.count && status == QUIRE_OK; at++)

@@ -2,7 +2,9 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * Bits of the first byte: 0-1 the pre-tokenizer; 2 special tokens are parsed; 3 the rest is a
- * vocabulary instead of a text. A vocabulary is lines: 't' token, 'c' control token, 'm' merge. */
+ * vocabulary instead of a text; 4 SentencePiece, where bit 0 means a space in front and no bytes. A
+ * vocabulary is lines: 't' token, 'c' control token, 'm' merge; of SentencePiece 't', 'c', 'u'
+ * user-defined, 'x' unused, 'b' byte, '?' unknown, then one byte for the score, then the text. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,7 +20,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 #define LINES_MAX 4096
 
 static const char *const kinds[KINDS] = {"smollm", "gpt-2", "llama-bpe", "qwen2"};
-static struct quire__tokenizer *tokenizers[KINDS];
+static struct quire__tokenizer *tokenizers[KINDS], *spm_tokenizers[2];
 
 #define REQUIRE(condition)                                                                         \
     do {                                                                                           \
@@ -34,6 +36,12 @@ static void create_tokenizers(void)
         struct qt_vocab vocab;
         qt_vocab_init(&vocab, kinds[i]);
         REQUIRE(quire__tokenizer_create(&vocab.vocab, &tokenizers[i], NULL) == QUIRE_OK);
+        qt_vocab_deinit(&vocab);
+    }
+    for (unsigned prefix = 0; prefix < 2; prefix++) {
+        struct qt_vocab vocab;
+        qt_vocab_init_spm(&vocab, prefix != 0);
+        REQUIRE(quire__tokenizer_create(&vocab.vocab, &spm_tokenizers[prefix], NULL) == QUIRE_OK);
         qt_vocab_deinit(&vocab);
     }
 }
@@ -59,20 +67,39 @@ static void check_stream(const char *bytes, uint64_t count, uint64_t step, bool 
     quire__bytes_deinit(&out);
 }
 
-static void check_ids(const struct quire__tokenizer *tokenizer, const struct quire__ids *ids,
-                      struct quire__text text)
+static void decode(const struct quire__tokenizer *tokenizer, const struct quire__ids *ids,
+                   struct quire__bytes *decoded)
 {
-    struct quire__bytes decoded = {0};
     for (uint64_t i = 0; i < ids->count; i++) {
         const char *piece;
         uint64_t count;
         REQUIRE(ids->ids[i] < quire__tokenizer_vocab_size(tokenizer));
         REQUIRE(quire__tokenizer_piece(tokenizer, ids->ids[i], &piece, &count, NULL) == QUIRE_OK);
-        REQUIRE(quire__bytes_append(&decoded, piece, count, NULL) == QUIRE_OK);
+        REQUIRE(quire__bytes_append(decoded, piece, count, NULL) == QUIRE_OK);
     }
-    REQUIRE(decoded.count == text.count);
-    REQUIRE(text.count == 0 || memcmp(decoded.data, text.bytes, text.count) == 0);
+}
+
+/* The text comes back; SentencePiece's with a space for every U+2581, and where it has no tokens of
+ * bytes not all of it. */
+static void check_ids(const struct quire__tokenizer *tokenizer, const struct quire__ids *ids,
+                      struct quire__text text)
+{
+    struct quire__bytes decoded = {0}, want = {0};
+    const uint64_t marker = sizeof QUIRE__SPM_SPACE - 1;
+    const bool spm = tokenizer == spm_tokenizers[0];
+    decode(tokenizer, ids, &decoded);
+    for (uint64_t at = 0, step; at < text.count; at += step) {
+        bool space = spm && text.count - at >= marker &&
+                     memcmp(text.bytes + at, QUIRE__SPM_SPACE, marker) == 0;
+        step = space ? marker : 1;
+        REQUIRE(quire__bytes_append(&want, space ? " " : text.bytes + at, 1, NULL) == QUIRE_OK);
+    }
+    if (tokenizer != spm_tokenizers[1]) {
+        REQUIRE(decoded.count == want.count);
+        REQUIRE(want.count == 0 || memcmp(decoded.data, want.data, want.count) == 0);
+    }
     quire__bytes_deinit(&decoded);
+    quire__bytes_deinit(&want);
 }
 
 static void check_text(const struct quire__tokenizer *tokenizer, struct quire__text text,
@@ -101,9 +128,42 @@ static void check_text(const struct quire__tokenizer *tokenizer, struct quire__t
 }
 
 /* A vocabulary may be refused; one that is taken gives ids that exist. */
-static void check_vocabulary(const char *pre, struct quire__text lines)
+static void check_vocab(const struct quire__vocab *vocab)
 {
     static const char text[] = "the <bos>abc aab 12\n\0\xc3\xa9\xe6\x97\xa5";
+    struct quire__tokenizer *tokenizer = NULL;
+    struct quire_error error = {0};
+    quire_status status = quire__tokenizer_create(vocab, &tokenizer, &error);
+    REQUIRE(status == QUIRE_OK ? tokenizer != NULL : status == QUIRE_E_CORRUPT);
+    REQUIRE(status == error.status);
+    if (status != QUIRE_OK)
+        return;
+    for (unsigned special = 0; special < 2; special++) {
+        struct quire__ids ids = {0};
+        REQUIRE(quire__tokenizer_encode(tokenizer, text, sizeof(text) - 1, special != 0, &ids,
+                                        NULL) == QUIRE_OK);
+        /* A space has three bytes in SentencePiece, and one more may stand before each stretch. */
+        REQUIRE(ids.count < (vocab->kind == QUIRE__VOCAB_SPM ? 6 : 1) * sizeof(text));
+        for (uint64_t i = 0; i < ids.count; i++)
+            REQUIRE(ids.ids[i] < vocab->token_count);
+        quire__ids_deinit(&ids);
+    }
+    quire__tokenizer_destroy(tokenizer);
+}
+
+/* The line that begins at *at, without its end; *at moves behind it. */
+static struct quire__text next_line(struct quire__text lines, uint64_t *at)
+{
+    const uint64_t start = *at;
+    uint64_t end = start;
+    while (end < lines.count && lines.bytes[end] != '\n')
+        end++;
+    *at = end + 1;
+    return (struct quire__text){lines.bytes + start, end - start};
+}
+
+static void check_byte_level(const char *pre, struct quire__text lines)
+{
     static struct quire__text tokens[LINES_MAX], merges[LINES_MAX];
     static int32_t types[LINES_MAX];
     struct quire__vocab vocab = {.pre = {pre, strlen(pre)},
@@ -113,35 +173,50 @@ static void check_vocabulary(const char *pre, struct quire__text lines)
                                  .bos = QUIRE__TOKEN_NONE,
                                  .eos = QUIRE__TOKEN_NONE,
                                  .eot = QUIRE__TOKEN_NONE};
-    for (uint64_t at = 0, end; at < lines.count; at = end + 1) {
-        for (end = at; end < lines.count && lines.bytes[end] != '\n'; end++)
+    for (uint64_t at = 0; at < lines.count;) {
+        struct quire__text line = next_line(lines, &at);
+        if (line.count == 0)
             continue;
-        struct quire__text line = {lines.bytes + at + 1, end > at ? end - at - 1 : 0};
-        if (end > at && lines.bytes[at] == 'm' && vocab.merge_count < LINES_MAX) {
-            merges[vocab.merge_count++] = line;
-        } else if (end > at && vocab.token_count < LINES_MAX) {
-            types[vocab.token_count] = lines.bytes[at] == 'c' ? QUIRE__TOKEN_CONTROL : 1;
-            tokens[vocab.token_count++] = line;
+        const struct quire__text rest = {line.bytes + 1, line.count - 1};
+        if (line.bytes[0] == 'm' && vocab.merge_count < LINES_MAX) {
+            merges[vocab.merge_count++] = rest;
+        } else if (vocab.token_count < LINES_MAX) {
+            types[vocab.token_count] = line.bytes[0] == 'c' ? QUIRE__TOKEN_CONTROL : 1;
+            tokens[vocab.token_count++] = rest;
         }
     }
     vocab.type_count = vocab.token_count;
-    struct quire__tokenizer *tokenizer = NULL;
-    struct quire_error error = {0};
-    quire_status status = quire__tokenizer_create(&vocab, &tokenizer, &error);
-    REQUIRE(status == QUIRE_OK ? tokenizer != NULL : status == QUIRE_E_CORRUPT);
-    REQUIRE(status == error.status);
-    if (status != QUIRE_OK)
-        return;
-    for (unsigned special = 0; special < 2; special++) {
-        struct quire__ids ids = {0};
-        REQUIRE(quire__tokenizer_encode(tokenizer, text, sizeof(text) - 1, special != 0, &ids,
-                                        NULL) == QUIRE_OK);
-        REQUIRE(ids.count < sizeof(text));
-        for (uint64_t i = 0; i < ids.count; i++)
-            REQUIRE(ids.ids[i] < vocab.token_count);
-        quire__ids_deinit(&ids);
+    check_vocab(&vocab);
+}
+
+static void check_spm(bool prefix, struct quire__text lines)
+{
+    static const char letters[] = "?cuxb";
+    static const int32_t meanings[] = {QUIRE__TOKEN_UNKNOWN, QUIRE__TOKEN_CONTROL,
+                                       QUIRE__TOKEN_USER_DEFINED, QUIRE__TOKEN_UNUSED,
+                                       QUIRE__TOKEN_BYTE};
+    static struct quire__text tokens[LINES_MAX];
+    static int32_t types[LINES_MAX];
+    static float scores[LINES_MAX];
+    struct quire__vocab vocab = {.kind = QUIRE__VOCAB_SPM,
+                                 .tokens = tokens,
+                                 .types = types,
+                                 .scores = scores,
+                                 .space_prefix = prefix,
+                                 .bos = QUIRE__TOKEN_NONE,
+                                 .eos = QUIRE__TOKEN_NONE,
+                                 .eot = QUIRE__TOKEN_NONE};
+    for (uint64_t at = 0; at < lines.count;) {
+        struct quire__text line = next_line(lines, &at);
+        if (line.count < 2 || vocab.token_count == LINES_MAX)
+            continue;
+        const char *letter = memchr(letters, line.bytes[0], sizeof letters - 1);
+        types[vocab.token_count] = letter != NULL ? meanings[letter - letters] : 1;
+        scores[vocab.token_count] = (float)(int8_t)line.bytes[1];
+        tokens[vocab.token_count++] = (struct quire__text){line.bytes + 2, line.count - 2};
     }
-    quire__tokenizer_destroy(tokenizer);
+    vocab.type_count = vocab.score_count = vocab.token_count;
+    check_vocab(&vocab);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -152,9 +227,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         create_tokenizers();
     unsigned kind = data[0] % KINDS;
     struct quire__text rest = {(const char *)data + 1, size - 1};
-    if ((data[0] & 8) != 0)
-        check_vocabulary(kinds[kind], rest);
+    const bool special = (data[0] & 4) != 0, vocabulary = (data[0] & 8) != 0;
+    const bool spm = (data[0] & 16) != 0;
+    if (vocabulary && spm)
+        check_spm((kind & 1) != 0, rest);
+    else if (vocabulary)
+        check_byte_level(kinds[kind], rest);
     else
-        check_text(tokenizers[kind], rest, (data[0] & 4) != 0);
+        check_text(spm ? spm_tokenizers[kind & 1] : tokenizers[kind], rest, special);
     return 0;
 }
