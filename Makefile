@@ -43,9 +43,9 @@ demo:
 test:
 	@scripts/setup.sh test
 	@scripts/build.sh release
-	@QUIRE_TEST_MODEL=$${QUIRE_TEST_MODEL:-$$(scripts/get_model.sh || true)} \
-	QUIRE_TEST_MODEL_GEMMA3=$${QUIRE_TEST_MODEL_GEMMA3:-$$(scripts/get_model.sh gemma3-270m || true)} \
-	scripts/run_tests.sh release
+	@smollm2=$${QUIRE_TEST_MODEL:-$$(scripts/get_model.sh || true)}; \
+	gemma3=$${QUIRE_TEST_MODEL_GEMMA3:-$$(scripts/get_model.sh gemma3-270m || true)}; \
+	QUIRE_TEST_MODEL=$$smollm2 QUIRE_TEST_MODEL_GEMMA3=$$gemma3 scripts/run_tests.sh release
 
 bench:
 	@scripts/setup.sh demo

