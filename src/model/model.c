@@ -266,34 +266,6 @@ static quire_status check_vocabulary(const struct quire__model *model, struct qu
     return QUIRE_OK;
 }
 
-/* Cuts the layers of every kind into groups of nearly as many as the smallest kind has, as a page
- * of any group takes as much memory as that of the largest. */
-static void split_groups(const struct quire_group_config *kinds, uint32_t num_kinds,
-                         struct quire_group_config *out, uint32_t max_out, uint32_t *num_out)
-{
-    uint32_t slice = UINT32_MAX, total;
-    for (uint32_t i = 0; i < num_kinds; i++)
-        slice = kinds[i].num_layers < slice ? kinds[i].num_layers : slice;
-    for (;; slice++) {
-        total = 0;
-        for (uint32_t i = 0; i < num_kinds; i++)
-            total += (uint32_t)quire__ceil_div(kinds[i].num_layers, slice);
-        if (total <= max_out)
-            break;
-    }
-    *num_out = 0;
-    for (uint32_t i = 0; i < num_kinds; i++) {
-        uint32_t parts = (uint32_t)quire__ceil_div(kinds[i].num_layers, slice), done = 0;
-        for (uint32_t part = 0; part < parts; part++) {
-            struct quire_group_config *group = &out[(*num_out)++];
-            *group = kinds[i];
-            group->layers = kinds[i].layers + done;
-            group->num_layers = (kinds[i].num_layers - done) / (parts - part);
-            done += group->num_layers;
-        }
-    }
-}
-
 /* One kind of layers that see everything, one with the window; a model may lack either. */
 static quire_status make_groups(struct quire__model *model, struct quire_error *error)
 {
@@ -318,7 +290,11 @@ static quire_status make_groups(struct quire__model *model, struct quire_error *
                                             .head_dim_v = shapes->head_dim_v,
                                             .window = windowed != 0 ? shapes->window : 0};
     }
-    split_groups(kinds, num_kinds, model->groups, QUIRE_MAX_GROUPS, &model->num_groups);
+    quire_status status =
+        quire_groups_balance(kinds, num_kinds, model->groups, QUIRE_MAX_GROUPS, &model->num_groups);
+    if (status != QUIRE_OK)
+        return quire__fail(error, status, "%s: its layers make no cache groups: %s", model->name,
+                           quire_status_text(status));
     return QUIRE_OK;
 }
 

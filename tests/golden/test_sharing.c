@@ -226,6 +226,13 @@ static void test_tiny_llama(void **state)
     check_walk(qt_tiny_model("sharing", "--heads 4 --kv-heads 2"), 2000);
 }
 
+/* Windows of 8 positions: what is cached of a text is often too little to begin with. */
+static void test_tiny_gemma3(void **state)
+{
+    (void)state;
+    check_walk(qt_tiny_model("sharing_gemma3", "--arch gemma3 --layers 7 --vocab 512"), 1000);
+}
+
 static void check_real(const char *variable, uint32_t num_steps)
 {
     const char *path = getenv(variable);
@@ -252,6 +259,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tiny_llama),
+        cmocka_unit_test(test_tiny_gemma3),
         cmocka_unit_test(test_smollm2),
         cmocka_unit_test(test_gemma3),
     };

@@ -168,7 +168,7 @@ static void test_groups(void **state)
 {
     (void)state;
     check_groups(18, 0, (const uint32_t[]){3, 3, 3, 3, 3, 3}, 6);
-    check_groups(26, 6, (const uint32_t[]){4, 3, 3, 4, 4, 4, 4}, 7);
+    check_groups(26, 6, (const uint32_t[]){4, 4, 4, 4, 4, 3, 3}, 7);
     check_groups(7, 0, (const uint32_t[]){1, 1, 1, 1, 1, 1, 1}, 7);
     check_groups(5, 0, (const uint32_t[]){5}, 1);
     check_groups(4, 1, (const uint32_t[]){4}, 1);

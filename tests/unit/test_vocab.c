@@ -419,7 +419,7 @@ static void write_bad_key(struct file *keys, unsigned number)
 static void bad_keys_are_named(void **state)
 {
     (void)state;
-    static const char *const says[] = {"'llama' is not supported (supported: gpt2",
+    static const char *const says[] = {"'wordpiece' is not supported (supported: gpt2",
                                        "'unheard-of' is not supported",
                                        "vocabulary has 0 tokens",
                                        "tokenizer.ggml.tokens has a wrong type",
