@@ -75,13 +75,20 @@ static uint64_t byte_level_decode(struct quire__text text, char *out)
 
 /* ---- SentencePiece ---- */
 
+/* The value of a digit as SentencePiece writes it, or -1. */
+static int hex_digit(char digit)
+{
+    if (digit >= '0' && digit <= '9')
+        return digit - '0';
+    return digit >= 'A' && digit <= 'F' ? digit - 'A' + 10 : -1;
+}
+
 int quire__spm_byte(struct quire__text text)
 {
-    static const char digits[] = "0123456789ABCDEF";
     if (text.count != 6 || memcmp(text.bytes, "<0x", 3) != 0 || text.bytes[5] != '>')
         return -1;
-    const char *high = memchr(digits, text.bytes[3], 16), *low = memchr(digits, text.bytes[4], 16);
-    return high != NULL && low != NULL ? (int)((high - digits) * 16 + (low - digits)) : -1;
+    int high = hex_digit(text.bytes[3]), low = hex_digit(text.bytes[4]);
+    return high >= 0 && low >= 0 ? high * 16 + low : -1;
 }
 
 /* As byte_level_decode: U+2581 becomes a space. */
