@@ -138,7 +138,10 @@ static quire_status measure(struct bench *bench, struct row *row)
 static quire_status open_sequences(struct bench *bench)
 {
     for (uint32_t i = 0; i < bench->batch; i++) {
-        quire_status status = quire_seq_create(bench->engine->pool, NULL, &bench->seqs[i]);
+        struct quire_seq_config config;
+        quire_seq_config_init(&config);
+        config.salt = i + 1; /* they have equal tokens, and are to share nothing */
+        quire_status status = quire_seq_create(bench->engine->pool, &config, &bench->seqs[i]);
         if (status != QUIRE_OK)
             return quire__fail(&bench->error, status, "cannot start a sequence");
     }
@@ -188,7 +191,11 @@ static int run_row(struct engine *engine, const struct options *options, struct 
         return CLI_BAD_DATA;
     }
     fill_tokens(bench.tokens, positions, shapes->vocabulary);
-    int result = engine_open_pool(engine, row->batch);
+    /* A block more for each: going back into one that can be found again copies it. */
+    const uint32_t p = engine->options->block_size;
+    const struct engine_room room = {.num_seqs = row->batch,
+                                     .positions = (quire__round_up(positions, p) + p) * row->batch};
+    int result = engine_open_shared_pool(engine, &room);
     if (result == CLI_OK &&
         (open_sequences(&bench) != QUIRE_OK || measure(&bench, row) != QUIRE_OK))
         result = cli_fail(&bench.error);

@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "quire/engine.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "quire/console.h"
@@ -90,6 +91,8 @@ static struct quire_pool_config pool_config(const struct engine *engine)
     config.dtype_v = options->dtypes[1];
     config.block_size = options->block_size;
     config.max_open_steps = 1;
+    config.vocab_size = quire__model_shapes(engine->model)->vocabulary;
+    config.merge_equal = 1; /* rows of a model do not depend on the batch */
     return config;
 }
 
@@ -106,59 +109,145 @@ int engine_context_limit(const struct engine *engine, uint32_t *limit)
     return CLI_OK;
 }
 
-/* Every group has blocks of its own for the same positions. */
-static uint64_t blocks_of(uint64_t positions, const struct quire_pool_config *config)
+/* What AUTO becomes (<quire/types.h>); the CPU has both layouts. */
+static bool is_contiguous(const struct engine *engine)
 {
-    return quire__ceil_div(positions, config->block_size) * config->num_groups;
+    const char *paged = quire__getenv("QUIRE_PAGED_KV");
+    return engine->options->layout == QUIRE_LAYOUT_CONTIGUOUS ||
+           (engine->options->layout == QUIRE_LAYOUT_AUTO && paged != NULL &&
+            strcmp(paged, "0") == 0);
+}
+
+/* Blocks that hold positions in every group; a contiguous block is one of all groups. */
+static uint64_t blocks_of(const struct engine *engine, uint64_t positions)
+{
+    uint32_t num_groups = 0;
+    (void)quire__model_groups(engine->model, &num_groups);
+    return quire__ceil_div(positions, engine->options->block_size) *
+           (is_contiguous(engine) ? 1 : num_groups);
+}
+
+static int block_bytes_of(const struct engine *engine, uint64_t *block_bytes)
+{
+    struct quire_pool_config config = pool_config(engine);
+    uint64_t position_bytes = 0;
+    quire_status status = quire_pool_measure(&config, block_bytes, &position_bytes);
+    if (status == QUIRE_OK)
+        return CLI_OK;
+    cli_error("%s: the cache cannot hold its shapes: %s", engine->options->model,
+              quire_status_text(status));
+    return CLI_BAD_DATA;
+}
+
+static bool is_bounded(const struct engine *engine)
+{
+    return engine->options->kv_memory != UINT64_MAX;
+}
+
+int engine_positions_max(const struct engine *engine, uint64_t *positions)
+{
+    uint64_t block_bytes = 0;
+    int result = block_bytes_of(engine, &block_bytes);
+    if (result != CLI_OK)
+        return result;
+    uint64_t free_bytes = quire__memory_available();
+    uint64_t budget = is_bounded(engine) ? engine->options->kv_memory : free_bytes / 2;
+    *positions = budget / block_bytes / blocks_of(engine, 1) * engine->options->block_size;
+    if (!is_bounded(engine) && free_bytes == 0) /* not known */
+        *positions = QUIRE_MAX_SEQ_LEN;
+    return CLI_OK;
+}
+
+static int memory_too_small(const struct engine *engine, const char *what, uint64_t positions,
+                            const char *advice)
+{
+    uint64_t block_bytes = 0;
+    int result = block_bytes_of(engine, &block_bytes);
+    if (result != CLI_OK)
+        return result;
+    uint64_t bytes = blocks_of(engine, positions) * block_bytes;
+    cli_error("--kv-memory %llu is too small: %s %llu bytes (%llu MiB)%s",
+              (unsigned long long)engine->options->kv_memory, what, (unsigned long long)bytes,
+              (unsigned long long)quire__ceil_div(bytes, 1u << 20), advice);
+    return CLI_BAD_DATA;
 }
 
 int engine_choose_context(struct engine *engine, uint32_t needed)
 {
-    const struct engine_options *options = engine->options;
-    const bool asked = options->context != 0;
+    const bool asked = engine->options->context != 0;
     uint32_t limit = 0;
+    uint64_t fits = 0;
     int result = engine_context_limit(engine, &limit);
+    if (result == CLI_OK)
+        result = engine_positions_max(engine, &fits);
     if (result != CLI_OK)
         return result;
-    struct quire_pool_config config = pool_config(engine);
-    uint64_t block_bytes = 0, position_bytes = 0;
-    quire_status status = quire_pool_measure(&config, &block_bytes, &position_bytes);
-    if (status != QUIRE_OK) {
-        cli_error("%s: the cache cannot hold its shapes: %s", options->model,
-                  quire_status_text(status));
-        return CLI_BAD_DATA;
-    }
-    const bool bounded = options->kv_memory != UINT64_MAX;
-    uint64_t budget = bounded ? options->kv_memory : quire__memory_available() / 2;
-    uint64_t fits = budget / block_bytes / config.num_groups * config.block_size;
     needed = needed > limit || asked ? limit : needed;
-    if (bounded && fits < needed) {
-        uint64_t bytes = blocks_of(needed, &config) * block_bytes;
-        cli_error("--kv-memory %llu is too small: a context of %u positions needs %llu bytes "
-                  "(%llu MiB)%s",
-                  (unsigned long long)options->kv_memory, needed, (unsigned long long)bytes,
-                  (unsigned long long)quire__ceil_div(bytes, 1u << 20),
-                  asked ? ", or ask for less with -c" : "");
-        return CLI_BAD_DATA;
+    if (is_bounded(engine) && fits < needed) {
+        char what[64];
+        (void)snprintf(what, sizeof what, "a context of %u positions needs", needed);
+        return memory_too_small(engine, what, needed, asked ? ", or ask for less with -c" : "");
     }
-    if (!asked && fits < limit && budget != 0)
+    if (!asked && fits < limit)
         limit = fits > needed ? (uint32_t)fits : needed;
     engine->context = limit;
     return CLI_OK;
 }
 
+int engine_choose_shared_context(struct engine *engine, uint32_t needed, uint32_t shared,
+                                 struct engine_room *room)
+{
+    const uint32_t p = engine->options->block_size;
+    uint32_t limit = 0;
+    uint64_t fits = 0;
+    int result = engine_context_limit(engine, &limit);
+    if (result == CLI_OK)
+        result = engine_positions_max(engine, &fits);
+    if (result != CLI_OK)
+        return result;
+    /* Whole blocks of the common beginning are there once, and a block beside what a step copies
+     * from it. */
+    const uint64_t common = is_contiguous(engine) ? 0 : shared / p * p;
+    const uint64_t beside = common + p;
+    needed = needed > limit ? limit : needed;
+    uint64_t least = beside + room->num_seqs * quire__round_up(needed - common, p);
+    if (is_bounded(engine) && fits < least) {
+        char what[64];
+        (void)snprintf(what, sizeof what, "%u sequences of %u positions need", room->num_seqs,
+                       needed);
+        return memory_too_small(engine, what, least, ", or ask for less with -n or --n");
+    }
+    const bool asked = engine->options->context != 0 && !is_bounded(engine);
+    uint64_t each = fits > least ? (fits - beside) / room->num_seqs / p * p : 0;
+    engine->context = asked || common + each > limit ? limit : (uint32_t)(common + each);
+    if (engine->context < needed)
+        engine->context = needed;
+    room->positions = beside + room->num_seqs * quire__round_up(engine->context - common, p);
+    return CLI_OK;
+}
+
 int engine_open_pool(struct engine *engine, uint32_t num_seqs)
+{
+    const struct engine_room room = {
+        .num_seqs = num_seqs,
+        .positions = quire__round_up(engine->context, engine->options->block_size) * num_seqs,
+    };
+    return engine_open_shared_pool(engine, &room);
+}
+
+int engine_open_shared_pool(struct engine *engine, const struct engine_room *room)
 {
     struct quire_error error;
     struct quire_pool_config config = pool_config(engine);
-    uint64_t rows = (uint64_t)engine->context * num_seqs;
+    uint64_t rows = (uint64_t)engine->context * room->num_seqs;
     engine->step_tokens = rows < STEP_TOKENS_MAX ? (uint32_t)rows : STEP_TOKENS_MAX;
-    if (engine->step_tokens < num_seqs)
-        engine->step_tokens = num_seqs;
-    config.max_seqs = num_seqs;
+    if (engine->step_tokens < room->num_seqs)
+        engine->step_tokens = room->num_seqs;
+    config.max_seqs = room->num_seqs;
     config.max_seq_len = engine->context;
     config.max_step_tokens = engine->step_tokens;
-    uint64_t blocks = blocks_of(engine->context, &config) * num_seqs;
+    config.event_capacity = room->events;
+    uint64_t blocks = blocks_of(engine, room->positions);
     if (blocks >= QUIRE_BLOCK_NONE) {
         cli_error("%llu blocks are more than a pool can hold: ask for larger blocks with "
                   "--block-size",
@@ -168,7 +257,7 @@ int engine_open_pool(struct engine *engine, uint32_t num_seqs)
     config.num_blocks = (uint32_t)blocks;
     if (quire_pool_create(&config, &engine->pool, &error) != QUIRE_OK)
         return cli_fail(&error);
-    if (quire__runner_create(engine->model, engine->pool, engine->step_tokens, num_seqs,
+    if (quire__runner_create(engine->model, engine->pool, engine->step_tokens, room->num_seqs,
                              &engine->runner, &error) != QUIRE_OK)
         return cli_fail(&error);
     return CLI_OK;

@@ -47,6 +47,13 @@ struct engine {
     uint32_t step_tokens; /* most rows of a step */
 };
 
+/* What a pool has room for. */
+struct engine_room {
+    uint32_t num_seqs;  /* alive at once */
+    uint64_t positions; /* of all of them together, those that they share counted once */
+    uint32_t events;    /* that wait for quire_pool_events */
+};
+
 /* Each stage returns an exit status after one line on stderr; engine_close ends all of them, and is
  * fine at any stage. */
 int engine_open_file(struct engine *engine, const struct engine_options *options,
@@ -58,8 +65,16 @@ int engine_describe(struct engine *engine);
  * model's, as far as half of the free memory or --kv-memory reach. Fails when --kv-memory is too
  * small, and says how much is needed. */
 int engine_choose_context(struct engine *engine, uint32_t needed);
+/* The same for room->num_seqs sequences that begin with the same `shared` positions; also sets
+ * room->positions. */
+int engine_choose_shared_context(struct engine *engine, uint32_t needed, uint32_t shared,
+                                 struct engine_room *room);
+/* Positions that --kv-memory has room for, else half of the free memory. */
+int engine_positions_max(const struct engine *engine, uint64_t *positions);
 /* Makes pool and runner for num_seqs sequences of engine->context positions. */
 int engine_open_pool(struct engine *engine, uint32_t num_seqs);
+/* The same for sequences that share what they have in common. */
+int engine_open_shared_pool(struct engine *engine, const struct engine_room *room);
 void engine_close_pool(struct engine *engine);
 void engine_close(struct engine *engine);
 
