@@ -56,6 +56,16 @@ bool cli_write(const void *data, uint64_t count)
     return true;
 }
 
+bool cli_print(const char *format, ...)
+{
+    char text[LINE_BYTES_MAX];
+    va_list args;
+    va_start(args, format);
+    int length = vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    return cli_write(text, (uint64_t)(length < LINE_BYTES_MAX ? length : LINE_BYTES_MAX - 1));
+}
+
 int cli_close_output(int exit_status)
 {
     errno = 0;

@@ -21,6 +21,8 @@ int cli_fail(const struct quire_error *error);
 /* Writes to standard output at once. False when it is full or closed: one line has said so, once,
  * and nothing more is written. */
 bool cli_write(const void *data, uint64_t count);
+/* The same for a line or two of text. */
+bool cli_print(const char *format, ...) QUIRE_PRINTF(1, 2);
 /* Flushes and closes standard output; returns the exit status, BAD_DATA when anything failed. */
 int cli_close_output(int exit_status);
 

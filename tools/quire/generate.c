@@ -31,10 +31,15 @@ void generation_close(struct generation *generation)
     *generation = (struct generation){0};
 }
 
+void generation_pick(struct generation *generation, const float *logits)
+{
+    struct generation *g = generation;
+    g->sampled = quire__sampler_pick(g->sampler, logits, &g->next, &g->error);
+}
+
 static quire_status pick(void *context, const struct quire__logits *logits)
 {
-    struct generation *g = context;
-    g->sampled = quire__sampler_pick(g->sampler, logits->values, &g->next, &g->error);
+    generation_pick(context, logits->values);
     return QUIRE_OK;
 }
 
@@ -59,15 +64,30 @@ static quire_status feed(struct generation *g, const uint32_t *tokens, uint32_t 
     return status;
 }
 
-quire_status generation_prompt(struct generation *generation, const uint32_t *tokens,
-                               uint32_t count, struct quire_error *error)
+void generation_remember(struct generation *generation, const struct quire__ids *text)
 {
-    for (uint32_t i = 0; i < count; i++)
-        quire__sampler_accept(generation->sampler, tokens[i]);
+    /* As many tokens as the sampler keeps, whatever it was told before; it passes over NONE. */
+    for (uint64_t i = 0; i < QUIRE__REPEAT_WINDOW; i++) {
+        bool there = text->count + i >= QUIRE__REPEAT_WINDOW;
+        quire__sampler_accept(generation->sampler,
+                              there ? text->ids[text->count + i - QUIRE__REPEAT_WINDOW]
+                                    : QUIRE__TOKEN_NONE);
+    }
+}
+
+quire_status generation_prompt(struct generation *generation, const struct quire__ids *text,
+                               uint64_t held, struct quire_error *error)
+{
+    generation_remember(generation, text);
     uint64_t started_ns = quire__now_ns();
-    quire_status status = feed(generation, tokens, count, "reading the prompt", error);
-    generation->prompt_ns += quire__now_ns() - started_ns;
-    generation->prompt_tokens += count;
+    quire_status status = feed(generation, text->ids + held, (uint32_t)(text->count - held),
+                               "reading the prompt", error);
+    generation->figures.prompt_ns += quire__now_ns() - started_ns;
+    uint32_t length = 0; /* a prompt that was stopped is there in part */
+    if (quire_seq_length(generation->engine->pool, generation->seq, &length) == QUIRE_OK)
+        generation->figures.prompt_tokens += length - held;
+    if (generation->output.count == 0) /* else it is an answer that goes on */
+        generation->figures.reused_tokens += held;
     return status;
 }
 
@@ -108,15 +128,15 @@ quire_status generation_finish(struct generation *generation, struct quire_error
     return status;
 }
 
-/* Takes the next token into the output; sets *end, or leaves it alone when the answer goes on. */
-static quire_status take(struct generation *g, uint64_t max_new, bool *over,
-                         enum generation_end *end, struct quire_error *error)
+quire_status generation_take(struct generation *generation, uint64_t max_new, bool *over,
+                             enum generation_end *end, struct quire_error *error)
 {
+    struct generation *g = generation;
     *over = true;
     quire_status status = quire__ids_push(&g->output, g->next, error);
     if (status != QUIRE_OK)
         return status;
-    g->answer_tokens++;
+    g->figures.answer_tokens++;
     quire__sampler_accept(g->sampler, g->next);
     if (quire__tokenizer_is_end(g->engine->tokenizer, g->next)) {
         *end = GENERATION_ENDED;
@@ -151,13 +171,13 @@ quire_status generation_answer(struct generation *generation, uint64_t max_new,
     quire_status status = QUIRE_OK;
     for (;;) {
         bool over = false;
-        status = take(g, max_new, &over, end, error);
+        status = generation_take(g, max_new, &over, end, error);
         if (status != QUIRE_OK || over)
             return status;
         uint64_t started_ns = quire__now_ns();
         status = feed(g, &g->output.ids[g->output.count - 1], 1, NULL, error);
-        g->decode_ns += quire__now_ns() - started_ns;
-        g->decode_steps++;
+        g->figures.decode_ns += quire__now_ns() - started_ns;
+        g->figures.decode_steps++;
         if (status == QUIRE_E_CANCELED) {
             *end = GENERATION_STOPPED;
             return QUIRE_OK;

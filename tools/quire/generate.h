@@ -16,6 +16,14 @@ enum generation_end {
     GENERATION_UNPRINTED /* standard output failed, and a line has said so */
 };
 
+/* Of all prompts and answers so far. */
+struct figures {
+    uint64_t prompt_tokens, prompt_ns; /* computed */
+    uint64_t reused_tokens;            /* of prompts, that were in the cache */
+    uint64_t decode_steps, decode_ns;
+    uint64_t answer_tokens;
+};
+
 struct generation {
     struct engine *engine;
     struct quire__sampler *sampler;
@@ -28,9 +36,7 @@ struct generation {
     struct quire__ids output;          /* of the answer; the token that ends it included */
     struct quire__bytes text;          /* of the answer; always UTF-8 */
     struct quire__stream stream;
-    uint64_t prompt_tokens, prompt_ns; /* of all prompts */
-    uint64_t decode_steps, decode_ns;  /* of all answers */
-    uint64_t answer_tokens;            /* of all answers */
+    struct figures figures;
 };
 
 /* Starts a sequence and a sampler. The caller has set print and stop, the rest is zero. */
@@ -38,15 +44,26 @@ int generation_open(struct generation *generation, struct engine *engine,
                     const struct quire__sampler_config *config);
 void generation_close(struct generation *generation); /* before the engine; fine when not open */
 
-/* Appends a prompt to the sequence and picks the token after it. */
-quire_status generation_prompt(struct generation *generation, const uint32_t *tokens,
-                               uint32_t count, struct quire_error *error);
+/* The sequence holds the first `held` tokens of a text, fewer than all: computes the others and
+ * picks the token after them. */
+quire_status generation_prompt(struct generation *generation, const struct quire__ids *text,
+                               uint64_t held, struct quire_error *error);
+/* Tells the sampler the text that the next token follows. */
+void generation_remember(struct generation *generation, const struct quire__ids *text);
+/* Picks the next token from logits; the sampler's error waits in the generation, so that it
+ * outlives the step. */
+void generation_pick(struct generation *generation, const float *logits);
 /* Begins an answer: forgets the output and text of the last. */
 void generation_begin(struct generation *generation);
 /* Goes on with the answer up to max_new tokens of output. Every token of the output but the last is
  * in the sequence afterwards. */
 quire_status generation_answer(struct generation *generation, uint64_t max_new,
                                enum generation_end *end, struct quire_error *error);
+/* One token of an answer: takes the next one into the output, and sets *end where the answer is
+ * *over with it. */
+quire_status generation_take(struct generation *generation, uint64_t max_new, bool *over,
+                             enum generation_end *end, struct quire_error *error);
 /* Puts the text of a character that was cut off out as U+FFFD. */
 quire_status generation_finish(struct generation *generation, struct quire_error *error);
+
 #endif

@@ -33,52 +33,88 @@ static const char *layout_name(uint32_t layout)
     return layout == QUIRE_LAYOUT_PAGED ? "paged" : "contiguous";
 }
 
-static void print_stats(const struct options *options, const struct generation *g,
-                        const struct quire_pool_stats *stats)
+/* Blocks that are not free. */
+static uint64_t blocks_used(const struct quire_pool_stats *stats)
 {
-    uint32_t threads = options->engine.threads;
-    (void)fprintf(stderr,
-                  "prompt  %llu tokens, %.1f tokens/s\n"
-                  "answer  %llu tokens, %.1f tokens/s\n"
-                  "cache   %llu blocks of %u positions, %llu bytes of K/V, %s, K %s, V %s\n"
-                  "engine  %s, %u threads, seed %llu\n",
-                  (unsigned long long)g->prompt_tokens, per_second(g->prompt_tokens, g->prompt_ns),
-                  (unsigned long long)g->answer_tokens, per_second(g->decode_steps, g->decode_ns),
-                  (unsigned long long)stats->blocks_owned, stats->block_size,
-                  (unsigned long long)stats->bytes_used, layout_name(stats->layout),
-                  quire_dtype_name(options->engine.dtypes[0]),
-                  quire_dtype_name(options->engine.dtypes[1]), g->engine->backend->caps.arithmetic,
-                  threads != 0 ? threads : quire__cpu_count(),
-                  (unsigned long long)options->sampler.seed);
+    return stats->blocks_owned + stats->blocks_cached;
 }
 
-static int print_json(const struct options *options, const struct generation *g,
-                      const struct quire__ids *prompt, const struct quire_pool_stats *stats)
+static int read_stats(const struct engine *engine, struct quire_pool_stats *stats)
 {
-    json_t *root =
-        json_pack("{s:o, s:o, s:s%, s:f, s:f, s:I, s:I, s:s, s:I}", "prompt_ids",
-                  files_json_ids(prompt->ids, prompt->count), "output_ids",
-                  files_json_ids(g->output.ids, g->output.count), "text",
-                  g->text.count > 0 ? g->text.data : "", (size_t)g->text.count, "prompt_tok_s",
-                  per_second(g->prompt_tokens, g->prompt_ns), "gen_tok_s",
-                  per_second(g->decode_steps, g->decode_ns), "kv_bytes",
-                  (json_int_t)stats->bytes_used, "kv_blocks", (json_int_t)stats->blocks_owned,
-                  "layout", layout_name(stats->layout), "seed", (json_int_t)options->sampler.seed);
-    return files_print_json(root);
+    *stats = (struct quire_pool_stats){.struct_size = sizeof *stats};
+    if (quire_pool_stats(engine->pool, stats) == QUIRE_OK)
+        return CLI_OK;
+    cli_error("cannot read the figures of the cache");
+    return CLI_BAD_DATA;
+}
+
+static void print_stats(const struct options *options, const struct engine *engine,
+                        const struct figures *figures, const struct quire_pool_stats *stats)
+{
+    uint32_t threads = options->engine.threads;
+    (void)fprintf(
+        stderr,
+        "prompt  %llu tokens, %.1f tokens/s; reused %llu\n"
+        "answer  %llu tokens, %.1f tokens/s\n"
+        "cache   %llu blocks of %u positions, %llu bytes of K/V, %s, K %s, V %s\n"
+        "engine  %s, %u threads, seed %llu\n",
+        (unsigned long long)figures->prompt_tokens,
+        per_second(figures->prompt_tokens, figures->prompt_ns),
+        (unsigned long long)figures->reused_tokens, (unsigned long long)figures->answer_tokens,
+        per_second(figures->decode_steps, figures->decode_ns),
+        (unsigned long long)blocks_used(stats), stats->block_size,
+        (unsigned long long)stats->bytes_used, layout_name(stats->layout),
+        quire_dtype_name(options->engine.dtypes[0]), quire_dtype_name(options->engine.dtypes[1]),
+        engine->backend->caps.arithmetic, threads != 0 ? threads : quire__cpu_count(),
+        (unsigned long long)options->sampler.seed);
+}
+
+/* What every JSON output has. */
+static json_t *json_figures(const struct options *options, const struct figures *figures,
+                            const struct quire__ids *prompt, const struct quire_pool_stats *stats)
+{
+    return json_pack("{s:o, s:f, s:f, s:I, s:I, s:I, s:I, s:s, s:I}", "prompt_ids",
+                     files_json_ids(prompt->ids, prompt->count), "prompt_tok_s",
+                     per_second(figures->prompt_tokens, figures->prompt_ns), "gen_tok_s",
+                     per_second(figures->decode_steps, figures->decode_ns), "computed_tokens",
+                     (json_int_t)figures->prompt_tokens, "reused_tokens",
+                     (json_int_t)figures->reused_tokens, "kv_bytes", (json_int_t)stats->bytes_used,
+                     "kv_blocks", (json_int_t)blocks_used(stats), "layout",
+                     layout_name(stats->layout), "seed", (json_int_t)options->sampler.seed);
+}
+
+/* output_ids and text; NULL without memory. */
+static json_t *json_output(const struct generation *g)
+{
+    return json_pack("{s:o, s:s%}", "output_ids", files_json_ids(g->output.ids, g->output.count),
+                     "text", g->text.count > 0 ? g->text.data : "", (size_t)g->text.count);
+}
+
+/* Adds the pairs of more, which is released, to root; NULL when either is or there is no memory. */
+static json_t *json_merge(json_t *root, json_t *more)
+{
+    bool ok = root != NULL && more != NULL && json_object_update(root, more) == 0;
+    json_decref(more);
+    if (ok)
+        return root;
+    json_decref(root);
+    return NULL;
 }
 
 /* prompt: NULL for a chat, which is not reported as JSON. */
 static int report(const struct options *options, const struct generation *g,
                   const struct quire__ids *prompt)
 {
-    struct quire_pool_stats stats = {.struct_size = sizeof stats};
-    if (quire_pool_stats(g->engine->pool, &stats) != QUIRE_OK) {
-        cli_error("cannot read the figures of the cache");
-        return CLI_BAD_DATA;
-    }
+    struct quire_pool_stats stats;
+    int result = read_stats(g->engine, &stats);
+    if (result != CLI_OK)
+        return result;
     if (options->stats)
-        print_stats(options, g, &stats);
-    return prompt != NULL && options->json ? print_json(options, g, prompt, &stats) : CLI_OK;
+        print_stats(options, g->engine, &g->figures, &stats);
+    if (prompt == NULL || !options->json)
+        return CLI_OK;
+    return files_print_json(
+        json_merge(json_figures(options, &g->figures, prompt, &stats), json_output(g)));
 }
 
 /* ---- one prompt, one answer ---- */
@@ -88,7 +124,7 @@ static int answer(const struct options *options, struct generation *g,
 {
     struct quire_error error;
     enum generation_end end = GENERATION_ENDED;
-    quire_status status = generation_prompt(g, prompt->ids, (uint32_t)prompt->count, &error);
+    quire_status status = generation_prompt(g, prompt, 0, &error);
     if (status == QUIRE_OK)
         status = generation_answer(g, options->max_new, &end, &error);
     if (status == QUIRE_OK)
@@ -121,6 +157,15 @@ static int fit_context(struct engine *engine, const struct options *options, uin
     return engine_choose_context(engine, (uint32_t)needed);
 }
 
+static int run_one(struct engine *engine, const struct options *options, struct generation *g,
+                   const struct quire__ids *prompt)
+{
+    int result = engine_open_pool(engine, 1);
+    if (result == CLI_OK)
+        result = generation_open(g, engine, &options->sampler);
+    return result == CLI_OK ? answer(options, g, prompt) : result;
+}
+
 static int run_once(struct engine *engine, const struct options *options, struct generation *g,
                     const struct prompt_style *style)
 {
@@ -131,11 +176,7 @@ static int run_once(struct engine *engine, const struct options *options, struct
     if (result == CLI_OK)
         result = fit_context(engine, options, prompt.count);
     if (result == CLI_OK)
-        result = engine_open_pool(engine, 1);
-    if (result == CLI_OK)
-        result = generation_open(g, engine, &options->sampler);
-    if (result == CLI_OK)
-        result = answer(options, g, &prompt);
+        result = run_one(engine, options, g, &prompt);
     quire__ids_deinit(&prompt);
     return result;
 }
@@ -147,7 +188,7 @@ static int run_chat(struct engine *engine, const struct options *options, struct
     if (result == CLI_OK)
         result = engine_choose_context(engine, 1);
     if (result == CLI_OK)
-        result = engine_open_pool(engine, 1);
+        result = chat_open_pool(engine);
     if (result == CLI_OK)
         result = generation_open(g, engine, &options->sampler);
     if (result == CLI_OK)
