@@ -1,6 +1,7 @@
-# test_branch.py - branches of a chat.
+# test_branch.py - branches of a chat, and several answers to one prompt.
 # SPDX-License-Identifier: Apache-2.0
 import json
+import math
 import os
 import pty
 import random
@@ -419,6 +420,165 @@ class Blocks(ChatCase):
         self.assertEqual(chat.returncode, 1)
         self.assertEqual(err.count(b'quire: '), 1, err)
         self.assertIn(b'closed by its reader', err)
+
+
+class Answers(Case):
+    PROMPT = 'When a reader asks for a page, the binder knows which quire holds it.'
+    MANNERS = ([], ['--layout', 'contiguous'], ['--block-size', '1'], ['--block-size', '64'],
+               ['--block-size', '7', '--threads', '1', '--kv', 'f32,bf16'])
+
+    def run_json(self, *arguments, **more):
+        out, err = self.quire('run', '-m', MODEL, '--json', *arguments, **more)
+        self.assertEqual(err, b'')
+        return json.loads(out)
+
+    def test_equal_to_runs_alone(self):
+        """K answers are K runs with their seeds, token for token; some end early."""
+        lengths = set()
+        for manner in self.MANNERS:
+            arguments = ['-p', self.PROMPT, '-n', '60', '--temp', '2.5', '--top-k', '0', '--min-p',
+                         '0', '--top-p', '1', '--repeat-penalty', '1.1', *manner]
+            got = self.run_json(*arguments, '--n', '7', '--seed', '40')
+            self.assertEqual(len(got['answers']), 7)
+            for i, answer in enumerate(got['answers']):
+                alone = self.run_json(*arguments, '--seed', str(40 + i))
+                self.assertEqual(answer['seed'], 40 + i)
+                self.assertEqual(answer['output_ids'], alone['output_ids'], (manner, i))
+                self.assertEqual(answer['text'], alone['text'])
+                self.assertEqual(got['prompt_ids'], alone['prompt_ids'])
+                lengths.add(len(answer['output_ids']))
+        self.assertGreater(len(lengths), 2)
+
+    def test_greedy(self):
+        got = self.run_json('-p', self.PROMPT, '-n', '20', '--temp', '0', '--n', '3')
+        alone = self.run_json('-p', self.PROMPT, '-n', '20', '--temp', '0')
+        for answer in got['answers']:
+            self.assertEqual(answer['output_ids'], alone['output_ids'])
+
+    def test_one(self):
+        """--n 1 is as if it were not there."""
+        arguments = ['-p', self.PROMPT, '-n', '20', '--seed', '3']
+        got, plain = self.run_json(*arguments, '--n', '1'), self.run_json(*arguments)
+        self.assertEqual(got['output_ids'], plain['output_ids'])
+        self.assertEqual(sorted(got), sorted(plain))
+        self.assertEqual((plain['reused_tokens'], plain['computed_tokens']),
+                         (0, len(plain['prompt_ids'])))
+        self.assertEqual(self.quire('run', '-m', MODEL, *arguments, '--n', '1')[0],
+                         self.quire('run', '-m', MODEL, *arguments)[0])
+
+    def test_saving(self):
+        """What sharing saved is what can be counted from the lengths."""
+        for p in (16, 7):
+            got = self.run_json('-p', self.PROMPT, '-n', '20', '--temp', '3', '--n', '5', '--seed',
+                                '1', '--block-size', str(p))
+            prompt = len(got['prompt_ids'])
+            self.assertEqual(got['computed_tokens'], prompt)
+            self.assertEqual(got['reused_tokens'], 4 * prompt)
+            positions = [prompt + len(a['output_ids']) - 1 for a in got['answers']]
+            alone = sum(math.ceil(count / p) for count in positions)
+            self.assertEqual(got['kv_blocks'] + got['blocks_saved'], alone)
+            self.assertGreaterEqual(got['blocks_shared'], prompt // p)
+            self.assertEqual(got['blocks_saved'], 4 * got['blocks_shared'])
+            self.assertEqual(got['bytes_saved'], got['blocks_saved'] * p * POSITION_BYTES)
+        got = self.run_json('-p', self.PROMPT, '-n', '9', '--n', '3', '--layout', 'contiguous')
+        self.assertEqual((got['blocks_saved'], got['bytes_saved']), (0, 0))
+        self.assertEqual(got['reused_tokens'], 2 * len(got['prompt_ids']))
+
+    def parts(self, text):
+        """The answers in a printed text, by their separators."""
+        split = re.split(r'^--- answer (\d+) of (\d+), seed (\d+) ---\n', text, flags=re.M)
+        self.assertEqual(split[0], '')
+        return [(tuple(map(int, split[i:i + 3])), split[i + 3]) for i in range(1, len(split), 4)]
+
+    def test_text(self):
+        """One after the other, each under a line that says which; the same on a terminal."""
+        arguments = ['-p', self.PROMPT, '-n', '30', '--temp', '2', '--seed', '9', '--n', '4']
+        want = [a['text'] for a in self.run_json(*arguments)['answers']]
+        out, err = self.quire('run', '-m', MODEL, *arguments)
+        self.assertEqual(err, b'')
+        parts = self.parts(out.decode())
+        self.assertEqual([head for head, _ in parts], [(i + 1, 4, 9 + i) for i in range(4)])
+        for (_, text), wanted in zip(parts, want):
+            self.assertTrue(text.endswith('\n'))
+            self.assertEqual(text.rstrip('\n'), wanted.rstrip('\n'))
+        shown, status = Terminal(self, 'run', '-m', MODEL, *arguments).wait()
+        self.assertEqual(status, 0)
+        self.assertEqual(shown.replace('\r\n', '\n'), out.decode())
+
+    def test_stats(self):
+        _, err = self.quire('run', '-m', MODEL, '-p', self.PROMPT, '-n', '4', '--stats', '--n', '3')
+        text = err.decode()
+        self.assertRegex(text, r'shared +\d+ blocks by 3 answers: saved \d+ blocks, \d+ bytes')
+        self.assertEqual(text.count('\n'), 5)
+
+    def test_ends(self):
+        """No new token; a full context; a context that is asked for."""
+        got = self.run_json('-p', self.PROMPT, '-n', '0', '--n', '3')
+        self.assertEqual([a['output_ids'] for a in got['answers']], [[], [], []])
+        prompt = len(got['prompt_ids'])
+        self.assertEqual(len(self.parts(self.quire('run', '-m', MODEL, '-p', self.PROMPT, '-n', '0',
+                                                   '--n', '3')[0].decode())), 3)
+        arguments = ['-p', self.PROMPT, '--temp', '0', '-c', str(prompt + 5), '--n', '2']
+        got = self.run_json(*arguments)
+        for answer in got['answers']:
+            self.assertLessEqual(len(answer['output_ids']), 6)
+        _, err = self.quire('run', '-m', MODEL, *arguments)
+        if len(got['answers'][0]['output_ids']) == 6:
+            self.assertEqual(err.decode().count('the context is full'), 2)
+
+    def test_many(self):
+        got = self.run_json('-p', 'hi', '-n', '3', '--n', '256', '--seed', '5')
+        self.assertEqual(len(got['answers']), 256)
+        self.assertEqual([a['seed'] for a in got['answers']], list(range(5, 261)))
+        self.assertGreater(len({tuple(a['output_ids']) for a in got['answers']}), 100)
+
+    def test_exact_memory(self):
+        """The memory that is said to be needed is enough, and one block less is not."""
+        arguments = ['-p', self.PROMPT, '-n', '20', '--temp', '0', '--n', '4', '--min-p', '0']
+        want = [a['output_ids'] for a in self.run_json(*arguments)['answers']]
+        error = self.refuses('run', '-m', MODEL, *arguments, '--kv-memory', '1000', says='--n')
+        needed = int(re.search(r'need (\d+) bytes', error)[1])
+        got = self.run_json(*arguments, '--kv-memory', str(needed))
+        self.assertEqual([a['output_ids'] for a in got['answers']], want)
+        self.refuses('run', '-m', MODEL, *arguments, '--kv-memory', str(needed - 1), says='need')
+
+    def test_bad_usage(self):
+        for value in ('0', '257', '-1', '1.5', 'x', '', '99999999999999999999'):
+            self.refuses('run', '-m', MODEL, '-p', 'hi', '--n', value, status=2, says='--n')
+        self.refuses('run', '-m', MODEL, '-p', 'hi', '--n', status=2, says='--n')
+        self.refuses('run', '-m', MODEL, '-p', 'hi', '--n', '3', '--seed', str(2**63 - 2), status=2,
+                     says='--seed')
+        self.quire('run', '-m', MODEL, '-p', 'hi', '-n', '1', '--n', '2', '--seed', str(2**63 - 2))
+        self.refuses('run', '-m', MODEL, '-p', 'hi there', '--n', '3', '-c', '3', says='tokens')
+        self.refuses('run', '-m', MODEL, '--n', '2', stdin=b'', says='standard input')
+
+    def test_no_chat(self):
+        for arguments in (['--n', '2'], ['--n', '256', '--stats']):
+            text, status = Terminal(self, 'run', '-m', MODEL, *arguments).wait()
+            self.assertEqual(status, 2)
+            self.assertRegex(text, r'\Aquire: [^\n]*--n needs a prompt[^\n]*\r\n\Z')
+
+    def test_output_fails(self):
+        with open('/dev/full', 'wb') as full:
+            for more in ([], ['--json']):
+                self.refuses('run', '-m', MODEL, '-p', 'hi', '-n', '5', '--temp', '0', '--n', '3',
+                             *more, stdout=full, says='No space left')
+
+    def test_damaged_weights(self):
+        path = tiny('f32', '--type', 'F32')
+        with open(path, 'rb') as file:
+            content = bytearray(file.read())
+        content[-600 * 1024:] = b'\0\0\xc0\x7f' * (150 * 1024)
+        path = self.write('nan.gguf', bytes(content))
+        self.refuses('run', '-m', path, '-p', 'hi', '--n', '3', '--json', says='no numbers')
+
+    def test_pipe_is_no_chat(self):
+        """A command in a piped prompt is text."""
+        for text in ('/fork', '/back 2', '//help'):
+            want = self.run_json('-p', text, '-n', '5', '--temp', '0')
+            got = self.run_json(stdin=text.encode(), *['-n', '5', '--temp', '0'])
+            self.assertEqual(got['prompt_ids'], want['prompt_ids'])
+            self.assertEqual(got['output_ids'], want['output_ids'])
 
 
 if __name__ == '__main__':

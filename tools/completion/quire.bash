@@ -9,7 +9,7 @@ _quire_words()
     case $1 in
     "") words="run tokenize eval info bench --version" ;;
     run)
-        words="-p -f --ids -n --temp --top-k --top-p --min-p --repeat-penalty --seed --raw"
+        words="-p -f --ids -n --n --temp --top-k --top-p --min-p --repeat-penalty --seed --raw"
         words+=" --system --template --stats --json $engine"
         ;;
     tokenize) words="-p -f --decode --bos -m" ;;
@@ -41,9 +41,9 @@ _quire()
     --layout) mapfile -t COMPREPLY < <(compgen -W "auto paged contiguous" -- "$word") ;;
     --kv) mapfile -t COMPREPLY < <(compgen -W "f32 f16 bf16" -- "$word") ;;
     --template) mapfile -t COMPREPLY < <(compgen -W "chatml llama3 gemma" -- "$word") ;;
-    -p | -n | -c | --temp | --top-k | --top-p | --min-p | --repeat-penalty | --seed | --system | \
-        --threads | --block-size | --kv-memory | --chunks | --depth | --batch | --prompt | \
-        --generate | --runs) ;;
+    -p | -n | --n | -c | --temp | --top-k | --top-p | --min-p | --repeat-penalty | --seed | \
+        --system | --threads | --block-size | --kv-memory | --chunks | --depth | --batch | \
+        --prompt | --generate | --runs) ;;
     *)
         mapfile -t COMPREPLY < <(compgen -W "$(_quire_words "$command")" -- "$word")
         if [ "$command" = info ] && [[ $word != -* ]]; then

@@ -5,6 +5,7 @@
 #include <sys/random.h>
 #include <unistd.h>
 
+#include "quire/answers.h"
 #include "quire/chat.h"
 #include "quire/commands.h"
 #include "quire/console.h"
@@ -18,6 +19,7 @@ struct options {
     struct quire__sampler_config sampler;
     const char *dash;
     uint64_t max_new; /* UINT64_MAX: no limit */
+    uint32_t count;   /* K answers */
     bool seeded, stats, json;
 };
 
@@ -117,6 +119,50 @@ static int report(const struct options *options, const struct generation *g,
         json_merge(json_figures(options, &g->figures, prompt, &stats), json_output(g)));
 }
 
+static json_t *json_answers(const struct answers *answers)
+{
+    json_t *array = json_array();
+    for (uint32_t i = 0; i < answers->count && array != NULL; i++) {
+        const uint64_t seed = answers->seed + i;
+        json_t *one = json_merge(json_pack("{s:I}", "seed", (json_int_t)seed),
+                                 json_output(&answers->each[i]));
+        if (one == NULL || json_array_append_new(array, one) != 0) {
+            json_decref(array);
+            array = NULL;
+        }
+    }
+    return array;
+}
+
+static int report_answers(const struct options *options, const struct answers *answers,
+                          const struct quire__ids *prompt)
+{
+    struct quire_pool_stats stats;
+    struct answers_saving saving;
+    int result = read_stats(answers->engine, &stats);
+    if (result == CLI_OK)
+        result = answers_measure(answers, &saving);
+    if (result != CLI_OK)
+        return result;
+    if (options->stats) {
+        print_stats(options, answers->engine, &answers->figures, &stats);
+        (void)fprintf(
+            stderr,
+            "shared  %llu blocks by %u answers: saved %llu blocks, %llu bytes of K/V, and "
+            "computing %llu tokens of the prompt\n",
+            (unsigned long long)saving.blocks_shared, answers->count,
+            (unsigned long long)saving.blocks, (unsigned long long)saving.bytes,
+            (unsigned long long)answers->figures.reused_tokens);
+    }
+    if (!options->json)
+        return CLI_OK;
+    json_t *more = json_pack("{s:o, s:I, s:I, s:I}", "answers", json_answers(answers),
+                             "blocks_shared", (json_int_t)saving.blocks_shared, "blocks_saved",
+                             (json_int_t)saving.blocks, "bytes_saved", (json_int_t)saving.bytes);
+    return files_print_json(
+        json_merge(json_figures(options, &answers->figures, prompt, &stats), more));
+}
+
 /* ---- one prompt, one answer ---- */
 
 static int answer(const struct options *options, struct generation *g,
@@ -140,7 +186,8 @@ static int answer(const struct options *options, struct generation *g,
 }
 
 /* Checks the prompt against the context, which it also sizes. */
-static int fit_context(struct engine *engine, const struct options *options, uint64_t prompt)
+static int fit_context(struct engine *engine, const struct options *options, uint64_t prompt,
+                       struct engine_room *room)
 {
     uint32_t limit = 0;
     int result = engine_context_limit(engine, &limit);
@@ -154,6 +201,8 @@ static int fit_context(struct engine *engine, const struct options *options, uin
     }
     uint64_t new_tokens = options->max_new == UINT64_MAX ? 1 : options->max_new;
     uint64_t needed = new_tokens > limit - prompt ? limit : prompt + new_tokens;
+    if (options->count > 1)
+        return engine_choose_shared_context(engine, (uint32_t)needed, (uint32_t)prompt, room);
     return engine_choose_context(engine, (uint32_t)needed);
 }
 
@@ -166,17 +215,38 @@ static int run_one(struct engine *engine, const struct options *options, struct 
     return result == CLI_OK ? answer(options, g, prompt) : result;
 }
 
+static int run_many(struct engine *engine, const struct options *options,
+                    const struct engine_room *room, const struct quire__ids *prompt)
+{
+    struct answers answers = {.engine = engine,
+                              .count = options->count,
+                              .seed = options->sampler.seed,
+                              .max_new = options->max_new,
+                              .print = !options->json};
+    int result = engine_open_shared_pool(engine, room);
+    if (result == CLI_OK)
+        result = answers_open(&answers, &options->sampler);
+    if (result == CLI_OK)
+        result = answers_run(&answers, prompt);
+    if (result == CLI_OK)
+        result = report_answers(options, &answers, prompt);
+    answers_close(&answers);
+    return result;
+}
+
 static int run_once(struct engine *engine, const struct options *options, struct generation *g,
                     const struct prompt_style *style)
 {
     struct quire__ids prompt = {0};
+    struct engine_room room = {.num_seqs = options->count};
     int result = prompt_load(style, engine, &options->prompt, &prompt);
     if (result == CLI_OK)
         result = engine_open_model(engine);
     if (result == CLI_OK)
-        result = fit_context(engine, options, prompt.count);
+        result = fit_context(engine, options, prompt.count, &room);
     if (result == CLI_OK)
-        result = run_one(engine, options, g, &prompt);
+        result = options->count > 1 ? run_many(engine, options, &room, &prompt)
+                                    : run_one(engine, options, g, &prompt);
     quire__ids_deinit(&prompt);
     return result;
 }
@@ -221,6 +291,9 @@ static int check(struct options *options)
     if ((prompt->raw || prompt->ids != NULL) &&
         (prompt->system != NULL || prompt->template_name != NULL))
         return misuse("--system and --template have no place in a raw prompt: leave them out");
+    if (options->sampler.seed != UINT64_MAX &&
+        options->sampler.seed > (uint64_t)INT64_MAX - (options->count - 1))
+        return misuse("--n counts the seeds on from --seed, past 2^63: give a smaller --seed");
     return CLI_OK;
 }
 
@@ -231,6 +304,8 @@ static int run(const struct options *options)
     const bool chats = !given && isatty(STDIN_FILENO) == 1;
     if (chats && options->json)
         return misuse("--json needs a prompt: give one with -p, -f or --ids");
+    if (chats && options->count > 1)
+        return misuse("--n needs a prompt: give one with -p, -f or --ids, or /fork in the chat");
     struct engine engine;
     struct prompt_style style = {0};
     struct generation g = {.print = !options->json};
@@ -248,7 +323,7 @@ static int run(const struct options *options)
 
 int command_run(int argc, char **argv)
 {
-    struct options o = {.engine = ENGINE_OPTIONS_DEFAULT, .max_new = UINT64_MAX};
+    struct options o = {.engine = ENGINE_OPTIONS_DEFAULT, .max_new = UINT64_MAX, .count = 1};
     quire__sampler_config_init(&o.sampler);
     o.sampler.seed = UINT64_MAX;
     struct cli_arg shared[ENGINE_ARGS_CONTEXT];
@@ -258,6 +333,8 @@ int command_run(int argc, char **argv)
         {"-f", CLI_TEXT, &o.prompt.file, 0, 0, "FILE", "a file with the prompt; - is stdin"},
         {"--ids", CLI_TEXT, &o.prompt.ids, 0, 0, "FILE.json", "the prompt as token ids"},
         {"-n", CLI_U64, &o.max_new, 0, 0, "N", "at most N new tokens (until it ends)"},
+        {"--n", CLI_U32, &o.count, 1, ANSWERS_MAX, "K",
+         "K answers, the next with the next seed (1)"},
         {"--temp", CLI_REAL, &o.sampler.temperature, 0, 1000, "T",
          "temperature (0.8); 0: always the likeliest token"},
         {"--top-k", CLI_U32, &o.sampler.top_k, 0, UINT32_MAX, "K",
