@@ -25,7 +25,7 @@ SCRIPT_NAMES = ("CMakeLists.txt", "Makefile", ".clang-format", ".clang-tidy", ".
 # The sources that CMakeLists.txt and tests/CMakeLists.txt pick up; a .c beside these is dead.
 BUILT = re.compile(r"""src/(base|cache|model)/[^/]+\.c | src/backend/.+\.c | tools/quire/[^/]+\.c
     | tests/[^/]+/test_[^/]+\.c | tests/support/[^/]+\.c | tests/fuzz/(fuzz_[^/]+|replay)\.c
-    | tests/abi/outside\.c | examples/[^/]+\.c""", re.X)
+    | tests/abi/outside\.c | examples/(support/)?[^/]+\.c""", re.X)
 
 # Folder, what it may include with quotes, what it may include with angle brackets.
 SIMD = r"(?!\w*intrin\.h|arm_\w+\.h)"
@@ -37,7 +37,8 @@ LAYERS = (
     ("src/backend/", r"(base|backend)/", r""),
     ("src/model/", r"(base|model)/", SIMD),
     ("tools/", r"(base|model|quire)/|tools/", SIMD),
-    ("examples/", r"(?!)", SIMD),
+    ("examples/", r"model/|(examples/)?support/", SIMD),
+    ("examples/embed.c", r"(?!)", SIMD),  # shows the public headers alone
 )
 
 HEAP = "malloc|calloc|realloc|reallocarray|aligned_alloc|posix_memalign|free|strdup|strndup"
