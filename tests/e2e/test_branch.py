@@ -48,6 +48,42 @@ class ChatCase(Case):
                  'saved_bytes': r'saved +\d+ blocks, (\d+) bytes'}
         return {name: int(re.search(pattern, text)[1]) for name, pattern in names.items()}
 
+    def check_map(self, text):
+        """Reads the drawing, and checks it against its own legend. Gives the legend's counts."""
+        self.assertNotIn('\033', text)
+        self.assertNotIn('events were lost', text)
+        lines = text.split('\n')
+        self.assertLessEqual(max(map(len, lines)), 80)
+        total = int(re.match(r'(\d+) blocks of (\d+) positions', lines[0])[1])
+        cells, last = {}, ''
+        seen = 0
+        for line in lines[1:]:
+            row = re.fullmatch(r' *(\d+)  ([a-zA-Z.+* ]+)', line)
+            more = re.fullmatch(r' +and (\d+) lines like it, to block (\d+)', line)
+            if more:
+                self.assertGreater(int(more[1]), 1)
+                for cell in last:
+                    cells[cell] = cells.get(cell, 0) + int(more[1])
+                seen += int(more[1]) * len(last)
+                self.assertEqual(int(more[2]), seen - 1)
+            elif row:
+                self.assertEqual(int(row[1]), seen)
+                last = row[2].replace(' ', '')
+                seen += len(last)
+                for cell in last:
+                    cells[cell] = cells.get(cell, 0) + 1
+            else:
+                break
+        self.assertEqual(seen, total)
+        names = ('own', 'shared', 'pinned', 'cached', 'free')
+        match = re.search(', '.join(rf'(\d+) {name}' for name in names), text)
+        counts = dict(zip(names, map(int, match.groups())))
+        self.assertEqual(sum(n for c, n in cells.items() if c.islower()), counts['own'])
+        self.assertEqual(sum(n for c, n in cells.items() if c.isupper()), counts['shared'])
+        for cell, name in (('*', 'pinned'), ('+', 'cached'), ('.', 'free')):
+            self.assertEqual(cells.get(cell, 0), counts[name])
+        return counts, cells
+
 
 class Mirror:
     """What each branch must hold, computed by runs that share nothing."""
@@ -97,10 +133,10 @@ class Branches(ChatCase):
         self.assertEqual(int(re.search(r'reused (\d+)', rest)[1]), figures['reused'])
         self.assertEqual(int(re.search(r'prompt +(\d+) tokens', rest)[1]), figures['computed'])
 
-    def random_walk(self, seed, arguments, steps):
+    def random_walk(self, seed, arguments, steps, sampling=()):
         rng = random.Random(seed)
-        chat = self.start('-n', str(TOKENS), *arguments)
-        mirror = Mirror(self)
+        chat = self.start('-n', str(TOKENS), *arguments, *sampling)
+        mirror = Mirror(self, *sampling)
         for step in range(steps):
             turns = mirror.branches[mirror.current]
             choice = rng.choice(('say', 'say', 'fork', 'switch', 'back'))
@@ -130,6 +166,10 @@ class Branches(ChatCase):
                                           ['--block-size', '64', '--threads', '3'])):
             self.finish(self.random_walk(seed, arguments, 22))
 
+    def test_random_walk_with_a_penalty(self):
+        """What a penalty looks at is the branch's own text, reused or not."""
+        self.finish(self.random_walk(5, [], 22, ['--repeat-penalty', '1.7']))
+
     def test_random_walks_contiguous(self):
         self.finish(self.random_walk(7, ['--layout', 'contiguous'], 22))
 
@@ -140,7 +180,10 @@ class Branches(ChatCase):
                                     30)
             figures = self.figures(chat)
             self.assertEqual(figures['total'], 44)
-            self.assertEqual(figures['held'] + figures['cached'] + figures['free'], 44)
+            counts, _ = self.check_map(chat.say('/blocks'))
+            self.assertEqual(counts['own'] + counts['shared'], figures['held'])
+            self.assertEqual((counts['cached'], counts['free']),
+                             (figures['cached'], figures['free']))
             self.finish(chat)
 
     def test_memory_full(self):
@@ -159,6 +202,34 @@ class Branches(ChatCase):
         chat.say('/back')
         self.assertRegex(chat.say(long), r'quire: the K/V memory is full: branch 2 [^\n]*\n'
                          + re.escape(first))
+        self.finish(chat)
+
+    def test_oldest_is_let_go(self):
+        chat = self.start('-n', '4', '-c', '256', '--kv-memory', str(320 * POSITION_BYTES))
+        text = 'Tell me of the sheets and the quires and the pages. ' * 3
+        for line in (text, '/fork', '/back', text.replace('pages', 'books'), '/fork', '/back',
+                     text.replace('pages', 'shops'), '/switch 1', 'Why?', '/switch 2'):
+            self.assertNotIn('memory is full', chat.say(line))
+        told = chat.say(text.replace('pages', 'binders') * 2)
+        self.assertIn('memory is full: branch 3', told)
+        self.assertNotIn('memory is full: branch 2', told)
+        self.finish(chat)
+
+    def test_alone_in_exact_memory(self):
+        """Going on inside a block that can be found again copies it; where no block is left for
+        that, its rows are computed again."""
+        mirror, text = Mirror(self), 'Who?'
+        while len(mirror.tokens(text)) < 178:  # and 18 more around it
+            text += ' Who?'
+        chat = self.start('-n', str(TOKENS), '-c', '256', '--block-size', '64', '--kv-memory',
+                          str(256 * POSITION_BYTES))
+        self.assertEqual(chat.say(text).rstrip('\n'), mirror.say(text).rstrip('\n'))
+        chat.say('Why?')
+        chat.say('/back')
+        before = self.figures(chat)
+        self.assertEqual((before['held'], before['free']), (4, 0))
+        self.assertEqual(chat.say('Where?').rstrip('\n'), mirror.say('Where?').rstrip('\n'))
+        self.assertLess(self.figures(chat)['computed'] - before['computed'], 64)
         self.finish(chat)
 
     def test_shared_blocks(self):
@@ -181,16 +252,16 @@ class Branches(ChatCase):
         self.finish(chat)
 
     def test_back(self):
-        """What was taken back and said again is found, not computed."""
-        chat = self.start('-n', '6')
+        """What was taken back and said again is found, not computed, to the token."""
+        chat = self.start('-n', '6', '--block-size', '64')
         chat.say('Who?')
-        text = 'Tell me of the sheets and the quires and the pages of the shop. ' * 4
+        text = 'Tell me of the sheets and the quires and the pages of the shop. ' * 5
         answer = chat.say(text)
         before = self.figures(chat)
         self.assertRegex(chat.say('/back'), r'\Atook back 1 turn; left: 1 turn, (\d+) of \1 tokens')
         self.assertEqual(chat.say(text), answer)
         after = self.figures(chat)
-        self.assertLess(after['computed'] - before['computed'], 3)
+        self.assertEqual(after['computed'] - before['computed'], 1)
         self.assertIn('left: 0 turns', chat.say('/back 2'))
         self.wrong(chat, '/back', says='no turn')
         self.assertEqual(self.figures(chat)['held'], 0)
@@ -226,12 +297,18 @@ class Branches(ChatCase):
 
     def test_overflow_in_a_branch(self):
         """Old turns are dropped in one branch and stay in the other."""
-        chat = self.start('-c', '120', '-n', '6')
+        chat = self.start('-c', '120', '-n', str(TOKENS))
         chat.say('Who has the sheets?')
         chat.say('/fork')
         told = ''.join(chat.say(f'Question number {i}: who has them?') for i in range(5))
-        self.assertIn('dropped the oldest', told)
-        chat.say('/back 6')
+        self.assertGreater(told.count('dropped the oldest'), 1)
+        # A branch of this one has dropped the same turns already.
+        chat.say('/fork')
+        for again in re.findall(r'dropped the oldest (\d+)', chat.say('Question number 5: who?')):
+            self.assertEqual(again, '1')
+        chat.say('/switch 2')
+        self.assertIn('left: 0 turns', chat.say('/back 6'))
+        self.assertEqual(chat.say('Where?').rstrip('\n'), Mirror(self).say('Where?').rstrip('\n'))
         chat.say('/switch 1')
         self.assertNotIn('dropped', chat.say('Why?'))
         self.finish(chat)
@@ -303,41 +380,6 @@ class Branches(ChatCase):
 
 
 class Blocks(ChatCase):
-    def check_map(self, text):
-        """Reads the drawing, and checks it against its own legend. Gives the legend's counts."""
-        self.assertNotIn('\033', text)
-        self.assertNotIn('events were lost', text)
-        lines = text.split('\n')
-        self.assertLessEqual(max(map(len, lines)), 80)
-        total = int(re.match(r'(\d+) blocks of (\d+) positions', lines[0])[1])
-        cells, last = {}, ''
-        seen = 0
-        for line in lines[1:]:
-            row = re.fullmatch(r' *(\d+)  ([a-zA-Z.+* ]+)', line)
-            more = re.fullmatch(r' +and (\d+) lines like it, to block (\d+)', line)
-            if more:
-                for cell in last:
-                    cells[cell] = cells.get(cell, 0) + int(more[1])
-                seen += int(more[1]) * len(last)
-                self.assertEqual(int(more[2]), seen - 1)
-            elif row:
-                self.assertEqual(int(row[1]), seen)
-                last = row[2].replace(' ', '')
-                seen += len(last)
-                for cell in last:
-                    cells[cell] = cells.get(cell, 0) + 1
-            else:
-                break
-        self.assertEqual(seen, total)
-        names = ('own', 'shared', 'pinned', 'cached', 'free')
-        match = re.search(', '.join(rf'(\d+) {name}' for name in names), text)
-        counts = dict(zip(names, map(int, match.groups())))
-        self.assertEqual(sum(n for c, n in cells.items() if c.islower()), counts['own'])
-        self.assertEqual(sum(n for c, n in cells.items() if c.isupper()), counts['shared'])
-        for cell, name in (('*', 'pinned'), ('+', 'cached'), ('.', 'free')):
-            self.assertEqual(cells.get(cell, 0), counts[name])
-        return counts, cells
-
     def test_map(self):
         """The drawing agrees with the pool's own count, through forks and cuts."""
         chat = self.start('-n', '6', '-c', '700', '--system', 'The shop has few sheets. ' * 8)
@@ -359,7 +401,7 @@ class Blocks(ChatCase):
         self.finish(chat)
 
     def test_owners(self):
-        chat = self.start('-n', '6')
+        chat = self.start('-n', '6', '-c', '1536')
         chat.say('Tell me of the sheets and the quires and the pages of the shop. ' * 4)
         held = self.figures(chat)['held']
         _, cells = self.check_map(chat.say('/blocks'))
@@ -534,13 +576,21 @@ class Answers(Case):
 
     def test_exact_memory(self):
         """The memory that is said to be needed is enough, and one block less is not."""
-        arguments = ['-p', self.PROMPT, '-n', '20', '--temp', '0', '--n', '4', '--min-p', '0']
-        want = [a['output_ids'] for a in self.run_json(*arguments)['answers']]
-        error = self.refuses('run', '-m', MODEL, *arguments, '--kv-memory', '1000', says='--n')
-        needed = int(re.search(r'need (\d+) bytes', error)[1])
-        got = self.run_json(*arguments, '--kv-memory', str(needed))
-        self.assertEqual([a['output_ids'] for a in got['answers']], want)
-        self.refuses('run', '-m', MODEL, *arguments, '--kv-memory', str(needed - 1), says='need')
+        for new, p in ((20, 16), (2, 16), (20, 7)):
+            arguments = ['-p', self.PROMPT, '-n', str(new), '--temp', '0', '--n', '4',
+                         '--block-size', str(p)]
+            got = self.run_json(*arguments)
+            prompt = len(got['prompt_ids'])
+            want = [a['output_ids'] for a in got['answers']]
+            error = self.refuses('run', '-m', MODEL, *arguments, '--kv-memory', '1000', says='--n')
+            needed = int(re.search(r'need (\d+) bytes', error)[1])
+            # The prompt's whole blocks, a block to copy from, and what each answer adds.
+            blocks = prompt // p + 1 + 4 * math.ceil((prompt % p + new) / p)
+            self.assertEqual(needed, blocks * p * POSITION_BYTES)
+            got = self.run_json(*arguments, '--kv-memory', str(needed))
+            self.assertEqual([a['output_ids'] for a in got['answers']], want)
+            self.refuses('run', '-m', MODEL, *arguments, '--kv-memory', str(needed - 1),
+                         says='need')
 
     def test_bad_usage(self):
         for value in ('0', '257', '-1', '1.5', 'x', '', '99999999999999999999'):

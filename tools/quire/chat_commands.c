@@ -120,7 +120,6 @@ static int command_fork(struct conversation *c, const char *name)
     fork_seq(c, from, to);
     const uint32_t left = c->current;
     c->current = c->num_branches++;
-    c->generation->seq = to->seq;
     return printed(cli_print("%s begins here, after %s; /switch %u goes back to %s\n",
                              title(c, c->current, new), turns_text(to->count, turns), left + 1,
                              title(c, left, old)));
@@ -150,7 +149,6 @@ static int command_switch(struct conversation *c, const char *which)
     c->current = to;
     struct branch *branch = conversation_branch(c);
     branch->used = ++c->clock;
-    c->generation->seq = branch->seq;
     return printed(
         cli_print("in %s, after %s\n", title(c, to, text), turns_text(branch->count, turns)));
 }

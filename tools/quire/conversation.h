@@ -11,7 +11,7 @@
 enum { BRANCHES_MAX = BLOCKMAP_HOLDERS_MAX };
 
 struct conversation {
-    struct generation *generation; /* its seq is the current branch's */
+    struct generation *generation; /* its seq is that of the branch that was answered last */
     struct branch_style style;
     uint64_t max_new;
     struct branch branches[BRANCHES_MAX];
