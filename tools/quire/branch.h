@@ -9,7 +9,7 @@
 
 #include "quire/prompt.h"
 
-enum { BRANCH_NAME_BYTES_MAX = 32 };
+enum { BRANCH_NAME_BYTES_MAX = 20 };
 
 struct turn {
     struct quire__bytes user;

@@ -195,7 +195,7 @@ static int look(struct conversation *c)
     return status == QUIRE_OK ? CLI_OK : failed("cannot read the cache", status);
 }
 
-/* One line for each branch. */
+/* One line for each branch, in 80 columns. */
 static bool list_branches(struct conversation *c, bool colour)
 {
     bool ok = true;
@@ -205,10 +205,10 @@ static bool list_branches(struct conversation *c, bool colour)
         char text[64], turns[32], letter[16];
         if (branch->seq.id != 0)
             (void)quire_seq_stats(conversation_pool(c), branch->seq, &held);
-        ok = cli_print("%s  %s: %s, %u tokens in %llu blocks, %llu of them shared%s\n",
-                       blockmap_letter(i, colour, letter), title(c, i, text),
-                       turns_text(branch->count, turns), held.len, (unsigned long long)held.blocks,
-                       (unsigned long long)held.blocks_shared, i == c->current ? " <- here" : "");
+        ok = cli_print("%s%c %s: %s, %u tokens, %llu blocks, %llu shared\n",
+                       blockmap_letter(i, colour, letter), i == c->current ? '>' : ' ',
+                       title(c, i, text), turns_text(branch->count, turns), held.len,
+                       (unsigned long long)held.blocks, (unsigned long long)held.blocks_shared);
     }
     return ok;
 }
