@@ -200,6 +200,7 @@ struct pm_model {
     uint64_t op;                   /* number of the operation that runs */
     struct quire_pool_stats stats; /* after the last operation */
     uint64_t committed, aborted, lookups, lookup_tokens;
+    bool dropping;            /* the operation is a drop */
     bool dropped[PM_TENANTS]; /* no byte of it may be left once nobody holds any */
     struct pm_table tables[PM_SEQS];
     bool has_tables; /* the backend lets tables be seen */
@@ -257,7 +258,8 @@ void pm_index_drop(struct pm_model *model, uint32_t tenant, const uint32_t *toke
 /* The longest position, at most `cap`, that may be found; of n tokens. */
 uint32_t pm_index_longest(const struct pm_model *model, uint32_t tenant, const uint32_t *tokens,
                           uint32_t cap);
-/* A lookup found `len` of n tokens and no more: blocks after the one where it ended are gone. */
+/* A lookup found `len` of n tokens and no more: the whole block where it ended is gone. Those
+ * behind it may be there, and are found again when somebody publishes that one. */
 void pm_index_learn(struct pm_model *model, uint32_t tenant, const uint32_t *tokens, uint32_t len,
                     uint32_t n);
 /* Checks a length that the pool found. */

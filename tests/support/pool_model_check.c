@@ -124,7 +124,7 @@ static void entries_of(const struct pm_model *model, const struct pm_seq *seq, u
 }
 
 /* Blocks that open steps keep beside tables: originals of copies. */
-static uint32_t originals_most(const struct pm_model *model)
+static uint32_t num_originals(const struct pm_model *model)
 {
     uint32_t count = 0;
     for (uint32_t i = 0; i < PM_STEPS; i++) {
@@ -157,7 +157,7 @@ static void compare_held(struct pm_model *model, const struct quire_pool_stats *
         all += held.blocks;
         one = held.blocks > one ? held.blocks : one;
     }
-    uint64_t beside = stats->blocks_pinned + originals_most(model);
+    uint64_t beside = stats->blocks_pinned + num_originals(model);
     PM_EXPECT(model, stats->blocks_owned >= one && stats->blocks_owned <= all + beside,
               "P2: %llu blocks owned, sequences hold %llu", (unsigned long long)stats->blocks_owned,
               (unsigned long long)all);
@@ -263,7 +263,7 @@ static void check_tables(struct pm_model *model, const struct quire_pool_stats *
             }
         }
     }
-    uint64_t most = distinct + stats->blocks_pinned + originals_most(model);
+    uint64_t most = distinct + stats->blocks_pinned + num_originals(model);
     PM_EXPECT(model, stats->blocks_owned >= distinct && stats->blocks_owned <= most,
               "P2: %llu blocks owned, tables name %llu", (unsigned long long)stats->blocks_owned,
               (unsigned long long)distinct);
@@ -334,8 +334,10 @@ void pm_compare_seq(struct pm_model *model, uint32_t index)
     PM_STATUS(model, quire_seq_tokens(model->env.pool, seq->handle, tokens, PM_LEN_MAX, &count),
               QUIRE_OK);
     PM_EXPECT(model, len == seq->len, "sequence %u has %u positions, not %u", index, len, seq->len);
-    for (uint32_t t = count; t < len && model->index.full; t++)
+    for (uint32_t t = count; t < pm_known(seq) && model->index.full; t++)
         seq->rows[t].known = false;
+    if (seq->sure > count / model->shape.block_size)
+        seq->sure = count / model->shape.block_size;
     PM_EXPECT(model, count == pm_known(seq), "S3: sequence %u knows %u tokens of %u, not %u", index,
               count, len, pm_known(seq));
     for (uint32_t t = 0; t < count; t++)
@@ -404,15 +406,31 @@ void pm_scan(struct pm_model *model)
 
 /* ---- together ---- */
 
-/* A pool has as many nodes as blocks. Sequences that windows let go of blocks of can have more
- * positions than that: what finds no node is not findable, and its tokens are not known. */
+/* A pool has as many nodes as blocks. What finds no node is not findable, and its tokens are not
+ * known. Sequences that windows let go of blocks of can have more positions than the pool has
+ * nodes; else evictions leave nodes without blocks behind. */
 static bool index_is_full(const struct pm_model *model, const struct quire_pool_stats *stats)
 {
     enum { MARGIN = 2 }; /* nodes that a commit may take and give back */
-    bool full = false;
+    bool windows_only = true;
     for (uint32_t g = 0; g < model->geometry->num_groups; g++)
-        full = full || model->geometry->groups[g].window == 0;
-    return !full && stats->index_nodes + MARGIN >= stats->blocks_total;
+        windows_only = windows_only && model->geometry->groups[g].window != 0;
+    return stats->index_nodes + MARGIN >= stats->blocks_total ||
+           (windows_only && model->index.full);
+}
+
+/* T2: what is dropped while nobody holds it is zeroed. */
+static void check_dropped(struct pm_model *model, uint32_t block)
+{
+    static int8_t owner[PM_ARENA_MAX];
+    uint64_t page = model->stats.block_bytes;
+    if (model->memory == NULL || !model->has_tables || !model->dropping || num_originals(model) > 0)
+        return;
+    owners(model, owner);
+    const uint8_t *at = model->memory + block * page;
+    qt_wait(&model->env);
+    for (uint64_t i = 0; i < page && owner[block] < 0; i++)
+        PM_EXPECT(model, at[i] == 0, "T2: block %u was dropped, and still holds something", block);
 }
 
 static void check_events(struct pm_model *model)
@@ -432,6 +450,8 @@ static void check_events(struct pm_model *model)
                       "block %u went, and was never stored", block);
             if (leaves || events[i].kind == QUIRE_EVENT_STORED)
                 model->findable[block] = !leaves;
+            if (events[i].kind == QUIRE_EVENT_DROPPED)
+                check_dropped(model, block);
         }
     }
 }
@@ -445,8 +465,9 @@ void pm_compare(struct pm_model *model)
     pm_read_stats(model, &stats);
     compare_counts(model, &stats);
     compare_held(model, &stats);
-    model->index.full = model->index.full || index_is_full(model, &stats);
-    if (stats.blocks_evicted != model->stats.blocks_evicted || model->index.full) {
+    model->index.full = index_is_full(model, &stats);
+    if (stats.blocks_evicted != model->stats.blocks_evicted ||
+        (model->index.full && pm_windowed(model))) {
         for (uint32_t i = 0; i < PM_TENANTS; i++)
             model->index.lossy[i] = true;
     }

@@ -111,14 +111,13 @@ uint32_t pm_index_longest(const struct pm_model *model, uint32_t tenant, const u
 void pm_index_learn(struct pm_model *model, uint32_t tenant, const uint32_t *tokens, uint32_t len,
                     uint32_t n)
 {
-    uint32_t node = 1 + tenant, size = model->shape.block_size;
-    if (pm_windowed(model))
+    uint32_t node = 1 + tenant, size = model->shape.block_size, end = (len / size + 1) * size;
+    if (pm_windowed(model) || end > n)
         return;
-    for (uint32_t i = 0; i < n && node != 0; i++) {
+    for (uint32_t i = 0; i < end && node != 0; i++)
         node = model->index.nodes[node].children[tokens[i]];
-        if (node != 0 && i >= (len / size + 1) * size)
-            model->index.nodes[node].published = model->index.nodes[node].end = false;
-    }
+    if (node != 0)
+        model->index.nodes[node].published = model->index.nodes[node].end = false;
 }
 
 /* Whether a sequence holds what a hit of `len` positions, whole blocks, needs. */

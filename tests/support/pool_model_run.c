@@ -177,6 +177,7 @@ static void run_op(struct pm_model *model, const struct pm_op *op)
     quire__alloc_fail_after(0, true);
     operations[op->kind](model, op->args);
     quire__alloc_fail_after(-1, false);
+    model->dropping = op->kind == PM_DROP || op->kind == PM_DROP_PREFIX;
     pm_compare(model);
     plant(model, op);
 }

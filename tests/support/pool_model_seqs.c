@@ -38,6 +38,13 @@ static void fill_rows(struct pm_seq *seq, const uint32_t *tokens, uint32_t from,
     }
 }
 
+/* What a sequence lets go may take the place of equal blocks that were evicted. */
+static void publish_full(struct pm_model *model, struct pm_seq *seq)
+{
+    uint32_t size = model->shape.block_size;
+    pm_index_publish(model, seq, pm_computed(seq) / size * size);
+}
+
 /* ---- create, lookup, rematch ---- */
 
 enum { CREATE_SEQ, CREATE_TENANT, CREATE_PROMPT, CREATE_LEN, CREATE_LOOKUP };
@@ -157,6 +164,7 @@ void pm_op_rematch(struct pm_model *model, const uint32_t *args)
         PM_EXPECT(model, pm_index_longest(model, tenant, tokens, cap_of(model, n)) <= len,
                   "rematch found nothing past %u", len);
     if (len > seq->len) {
+        publish_full(model, seq);
         fill_rows(seq, tokens, seq->len, len);
         memset(seq->barred, 0, sizeof seq->barred);
         seq->len = len;
@@ -245,6 +253,7 @@ enum { TRUNCATE_SEQ, TRUNCATE_LEN, TRUNCATE_HOW };
 
 static void cut(struct pm_model *model, struct pm_seq *seq, uint32_t len)
 {
+    publish_full(model, seq);
     for (uint32_t g = 0; g < model->geometry->num_groups; g++) {
         uint32_t need = pm_window_start(&model->geometry->groups[g], len) / model->shape.block_size;
         seq->low[g] = need < seq->low[g] ? need : seq->low[g];
