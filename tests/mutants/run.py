@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-# run.py - builds the model test with one rule of the cache broken at a time, and expects it to fail.
+# run.py - breaks one rule of the cache at a time, and expects the model test to fail.
 # SPDX-License-Identifier: Apache-2.0
 """Usage: tests/mutants/run.py [NAME...]
 
@@ -34,7 +34,8 @@ class Mutant(NamedTuple):
 
 
 def read_mutants(text):
-    form = re.compile(r"^== (\w+ \w+): ([^\n]+)\n(\S+)\n<<<<\n(.*?)^----\n(.*?)^>>>>\n", re.M | re.S)
+    form = re.compile(r"^== (\w+ \w+): ([^\n]+)\n(\S+)\n<<<<\n(.*?)^----\n(.*?)^>>>>\n",
+                      re.M | re.S)
     found = [Mutant(*match.groups()) for match in form.finditer(text)]
     if len(found) != len(re.findall(r"^== ", text, re.M)):
         sys.exit("mutants.txt: a mutant is malformed")

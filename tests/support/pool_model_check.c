@@ -419,12 +419,29 @@ static bool index_is_full(const struct pm_model *model, const struct quire_pool_
            (windows_only && model->index.full);
 }
 
+/* Whether an open step may keep a block as the original of a copy. */
+static bool is_original(const struct pm_model *model, uint32_t block)
+{
+    for (uint32_t i = 0; i < PM_STEPS; i++) {
+        const struct pm_step *step = &model->steps[i];
+        for (uint32_t j = 0; step->open && j < step->num_items; j++) {
+            uint32_t last = model->seqs[step->items[j].seq].len / model->shape.block_size;
+            for (uint32_t g = 0; g < model->geometry->num_groups; g++) {
+                if (last < step->items[j].count[g] && step->items[j].table[g][last] == block)
+                    return true;
+            }
+        }
+    }
+    return false;
+}
+
 /* T2: what is dropped while nobody holds it is zeroed. */
 static void check_dropped(struct pm_model *model, uint32_t block)
 {
     static int8_t owner[PM_ARENA_MAX];
     uint64_t page = model->stats.block_bytes;
-    if (model->memory == NULL || !model->has_tables || !model->dropping || num_originals(model) > 0)
+    if (model->memory == NULL || !model->has_tables || !model->dropping ||
+        is_original(model, block))
         return;
     owners(model, owner);
     const uint8_t *at = model->memory + block * page;

@@ -212,6 +212,8 @@ struct pm_shape pm_shape_draw(struct qt_random *random, enum pm_backend backend)
     shape.vocab = qt_chance(random, 50);
     shape.events = qt_chance(random, 50) ? 1 + qt_below(random, 600) : 0;
     shape.memory = backend == PM_CPU && qt_chance(random, 70);
+    if (shape.memory) /* with events it is seen which blocks a drop took */
+        shape.events = 600;
     shape.f16 = qt_chance(random, 30);
     return shape;
 }
