@@ -402,6 +402,24 @@ static void test_a_copy_needs_a_block(void **state)
     qt_close(&env);
 }
 
+/* A pool of one block: a hit inside it must not make a step impossible that runs without the hit
+ * (E2: cached blocks cost nothing). */
+static void test_one_block_is_enough(void **state)
+{
+    struct qt_env env;
+    struct qt_line line;
+    uint32_t tokens[4];
+    qt_share_open(&env, *state, &qt_plain, 4, 1);
+    qt_tokens(1, tokens, 4);
+    for (uint32_t round = 0; round < 3; round++) {
+        assert_int_equal(qt_line_run(&env, &line, tokens, 4), round > 0 ? 3 : 0);
+        qt_line_check(&env, &line);
+        qt_line_close(&env, &line);
+        qt_assert_states(&env, 0, 0, 1);
+    }
+    qt_close(&env);
+}
+
 /* P3: quire_seq_write changes committed rows of a block only while its holder is alone with it and
  * nobody can find it. */
 static void test_seq_write_keeps_shared_rows(void **state)
@@ -494,6 +512,7 @@ int main(void)
         QT_TEST(test_only_visible_rows_are_copied, QT_ON_CPU | QT_PAGED),
         QT_TEST(test_abort_after_a_copy_restores, QT_SHARE),
         QT_TEST(test_a_copy_needs_a_block, QT_SHARE),
+        QT_TEST(test_one_block_is_enough, QT_SHARE),
         QT_TEST(test_seq_write_keeps_shared_rows, QT_SHARE_KV),
         QT_TEST(test_view_lists_copies, QT_SHARE),
     };
