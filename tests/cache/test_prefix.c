@@ -496,6 +496,30 @@ static void test_equal_blocks_stay_apart(void **state)
     qt_close(&env);
 }
 
+/* Blocks of a twin take the place of evicted ones at the twin's next publication, also when that
+ * publishes a block behind them. */
+static void test_a_twin_fills_what_was_evicted(void **state)
+{
+    struct qt_env env;
+    struct qt_line lines[2];
+    uint32_t tokens[16];
+    qt_share_open(&env, *state, &qt_plain, 4, 12);
+    qt_tokens(1, tokens, 16);
+    struct quire_seq_config config = qt_prefix(tokens, 16);
+    for (uint32_t i = 0; i < 2; i++)
+        (void)qt_line_open(&env, &lines[i], &config);
+    for (uint32_t i = 0; i < 2; i++)
+        qt_line_feed(&env, &lines[i], tokens, 12);
+    qt_line_close(&env, &lines[0]);
+    qt_evict(&env, 3);
+    qt_line_feed(&env, &lines[1], tokens + 12, 4);
+    assert_int_equal(qt_cached(&env, tokens, 16), 16);
+    qt_line_check(&env, &lines[1]);
+    qt_line_close(&env, &lines[1]);
+    assert_int_equal(qt_cached(&env, tokens, 16), 16);
+    qt_close(&env);
+}
+
 /* ---- contiguous ---- */
 
 /* A contiguous sequence owns its region alone: nothing is found, pinned or published. */
@@ -549,6 +573,7 @@ int main(void)
         QT_TEST(test_rematch_refuses, QT_SHARE),
         QT_TEST(test_equal_blocks_merge, QT_SHARE),
         QT_TEST(test_equal_blocks_stay_apart, QT_SHARE),
+        QT_TEST(test_a_twin_fills_what_was_evicted, QT_SHARE),
         QT_TEST(test_contiguous_shares_nothing,
                 QT_ON_CPU | QT_ON_OPAQUE | QT_ON_NONE | QT_CONTIGUOUS),
     };
