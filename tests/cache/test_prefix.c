@@ -520,6 +520,32 @@ static void test_a_twin_fills_what_was_evicted(void **state)
     qt_close(&env);
 }
 
+/* A node whose block was evicted while a twin stands on it hides no other block that begins alike.
+ */
+static void test_a_hollow_node_hides_nothing(void **state)
+{
+    struct qt_env env;
+    struct qt_line lines[2];
+    uint32_t tokens[8];
+    qt_share_open(&env, *state, &qt_plain, 4, 12);
+    qt_tokens(1, tokens, 8);
+    struct quire_seq_config config = qt_prefix(tokens, 8);
+    for (uint32_t i = 0; i < 2; i++)
+        (void)qt_line_open(&env, &lines[i], &config);
+    for (uint32_t i = 0; i < 2; i++)
+        qt_line_feed(&env, &lines[i], tokens, 4);
+    qt_line_close(&env, &lines[0]);
+    qt_evict(&env, 1);
+    config.num_tokens = 3;
+    config.no_lookup = 1;
+    (void)qt_line_run_as(&env, &lines[0], &config);
+    qt_line_close(&env, &lines[0]);
+    assert_true(qt_cached(&env, tokens, 4) >= 3);
+    qt_line_close(&env, &lines[1]);
+    assert_int_equal(qt_cached(&env, tokens, 4), 4);
+    qt_close(&env);
+}
+
 /* ---- contiguous ---- */
 
 /* A contiguous sequence owns its region alone: nothing is found, pinned or published. */
@@ -574,6 +600,7 @@ int main(void)
         QT_TEST(test_equal_blocks_merge, QT_SHARE),
         QT_TEST(test_equal_blocks_stay_apart, QT_SHARE),
         QT_TEST(test_a_twin_fills_what_was_evicted, QT_SHARE),
+        QT_TEST(test_a_hollow_node_hides_nothing, QT_SHARE),
         QT_TEST(test_contiguous_shares_nothing,
                 QT_ON_CPU | QT_ON_OPAQUE | QT_ON_NONE | QT_CONTIGUOUS),
     };
