@@ -78,6 +78,24 @@ static void test_a_window_bounds_a_sequence(void **state)
     qt_close(&env);
 }
 
+/* The tokens of such a sequence are known to its end, though its blocks are not cached any more. */
+static void test_a_window_knows_all_tokens(void **state)
+{
+    struct qt_env env;
+    struct qt_line line;
+    uint32_t tokens[200];
+    qt_share_open(&env, *state, &qt_window, 2, 3);
+    qt_tokens(1, tokens, 200);
+    struct quire_seq_config empty = qt_prefix(NULL, 0);
+    (void)qt_line_open(&env, &line, &empty);
+    for (uint32_t i = 0; i < 200; i++)
+        qt_line_feed(&env, &line, tokens + i, 1);
+    qt_line_check(&env, &line);
+    assert_int_equal(qt_cached(&env, tokens, 200), 200); /* its last window is findable */
+    qt_line_close(&env, &line);
+    qt_close(&env);
+}
+
 /* Aborted steps and tokens that are not kept slide no window. */
 static void test_only_kept_tokens_slide_a_window(void **state)
 {
@@ -464,6 +482,7 @@ int main(void)
     static const struct qt_test tests[] = {
         QT_TEST(test_groups_hold_their_window, QT_SHARE),
         QT_TEST(test_a_window_bounds_a_sequence, QT_SHARE),
+        QT_TEST(test_a_window_knows_all_tokens, QT_SHARE),
         QT_TEST(test_only_kept_tokens_slide_a_window, QT_SHARE),
         QT_TEST(test_rollback_max_is_kept, QT_SHARE),
         QT_TEST(test_cached_rows_are_taken_back, QT_SHARE),
