@@ -4,6 +4,8 @@
  * The pool lies in memory of the test, which looks for the bytes of K and V itself. */
 #include "share_fixture.h"
 
+#include "cache/blocks.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -209,6 +211,52 @@ static void test_v_s11_a_block_that_changes_tenants_is_zeroed(void **state)
         qt_line_close(env, &other);
         qt_assert_ok(quire_pool_reset(env->pool));
     }
+    arena_close(&arena);
+}
+
+struct tagged {
+    uint32_t tag;
+    uint64_t salt;
+};
+
+static int by_tag(const void *a, const void *b)
+{
+    const struct tagged *left = a, *right = b;
+    return (left->tag > right->tag) - (left->tag < right->tag);
+}
+
+/* T2 for salts that were chosen: two whose tags of 32 bits are alike are other tenants still. */
+static void test_salts_with_one_tag_are_two_tenants(void **state)
+{
+    enum { SALTS = 1 << 18 };
+    struct arena arena;
+    struct qt_line line;
+    uint64_t salts[8], others[1], first = 0, second = 0;
+    uint32_t tokens[8];
+    struct tagged *tagged = qt_alloc(SALTS * sizeof *tagged);
+    for (uint32_t i = 0; i < SALTS; i++)
+        tagged[i] = (struct tagged){quire__block_tenant(i), i};
+    qsort(tagged, SALTS, sizeof *tagged, by_tag);
+    for (uint32_t i = 1; i < SALTS; i++) {
+        if (tagged[i].tag == tagged[i - 1].tag) {
+            first = tagged[i - 1].salt;
+            second = tagged[i].salt;
+        }
+    }
+    qt_free(tagged);
+    assert_true(first != second);
+    arena_open(&arena, *state, &qt_plain, 1);
+    qt_tokens(1, tokens, 8);
+    struct quire_seq_config config = qt_prefix(tokens, 4);
+    config.salt = first;
+    run(&arena, &line, &config, salts);
+    qt_line_close(&arena.env, &line);
+    config.num_tokens = 1;
+    config.salt = second;
+    assert_int_equal(qt_cached_as(&arena.env, &config), 0);
+    run(&arena, &line, &config, others);
+    assert_int_equal(positions_in_memory(&arena, salts, 0, 4), 0);
+    qt_line_close(&arena.env, &line);
     arena_close(&arena);
 }
 
@@ -478,6 +526,7 @@ int main(void)
         QT_TEST(test_drop_zeroes_a_tenant, QT_ON_CPU | QT_PAGED),
         QT_TEST(test_drop_waits_for_holders, QT_ON_CPU | QT_PAGED),
         QT_TEST(test_v_s11_a_block_that_changes_tenants_is_zeroed, QT_ON_CPU | QT_PAGED),
+        QT_TEST(test_salts_with_one_tag_are_two_tenants, QT_ON_CPU | QT_PAGED),
         QT_TEST(test_tenants_cannot_see_each_other, QT_SHARE),
         QT_TEST(test_contiguous_drop, QT_ON_CPU | QT_CONTIGUOUS),
         QT_TEST(test_drop_under_an_open_step, QT_ON_CPU | QT_PAGED),
