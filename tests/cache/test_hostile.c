@@ -216,6 +216,28 @@ static void test_many_tenants(void **state)
     }
 }
 
+/* Starting a sequence takes no block from anybody, however many tenants there are, while blocks are
+ * free. */
+static void test_tenants_take_nothing(void **state)
+{
+    enum { TENANTS = 400 };
+    struct qt_env env;
+    struct qt_line line;
+    struct quire_pool_stats stats;
+    uint32_t tokens[4] = {1, 2, 3, 4};
+    struct quire_seq_config config = qt_prefix(tokens, 4);
+    open_many(&env, *state, 4, 2 * TENANTS);
+    for (config.salt = 0; config.salt < TENANTS; config.salt++) {
+        (void)qt_line_run_as(&env, &line, &config);
+        qt_line_close(&env, &line);
+    }
+    qt_stats(&env, &stats);
+    assert_int_equal(stats.blocks_evicted, 0);
+    for (config.salt = 0; config.salt < TENANTS; config.salt++)
+        assert_int_equal(qt_cached_as(&env, &config), 4);
+    qt_close(&env);
+}
+
 /* ---- wrong arguments ---- */
 
 struct scene {
@@ -463,6 +485,7 @@ int main(void)
         QT_TEST(test_partial_prefixes, QT_ON_NONE | QT_PAGED),
         QT_TEST(test_deep_chains, QT_ON_NONE | QT_PAGED),
         QT_TEST(test_many_tenants, QT_ON_NONE | QT_PAGED),
+        QT_TEST(test_tenants_take_nothing, QT_ON_NONE | QT_PAGED),
         QT_TEST(test_tokens_over_the_vocabulary, QT_SHARE),
         QT_TEST(test_endless_lists, QT_SHARE),
         QT_TEST(test_empty_lists, QT_SHARE),
