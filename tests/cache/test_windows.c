@@ -390,6 +390,109 @@ static void test_v_s1_random_holes(void **state)
     }
 }
 
+/* Which blocks a live line holds: what the view of a step over it shows. */
+static void learn_held(struct qt_env *env, struct shadow *shadow, struct qt_line *line,
+                       bool (*held)[SHADOW_BLOCKS])
+{
+    static const uint32_t token = 1;
+    struct qt_batch batch;
+    struct quire_step_view view = {.struct_size = sizeof view};
+    qt_assert_ok(qt_line_begin(env, line, &token, 1, &batch));
+    for (uint32_t group = 0; group < env->geometry->num_groups; group++) {
+        qt_assert_ok(quire_step_view(env->pool, batch.step, group, &view));
+        for (uint32_t i = 0; i < SHADOW_BLOCKS; i++)
+            held[group][i] = i < view.kv_indptr[1] && view.kv_indices[i] != QUIRE_BLOCK_NONE;
+    }
+    qt_assert_ok(qt_batch_abort(env, &batch));
+    shadow_events(env, shadow);
+}
+
+/* Whether a live line can go back to `len`: what its windows need is held, or cached. */
+static bool can_go_back(const struct qt_env *env, const struct shadow *shadow,
+                        bool (*held)[SHADOW_BLOCKS], uint32_t len)
+{
+    uint32_t size = env->config.block_size;
+    for (uint32_t g = 0; g < env->geometry->num_groups; g++) {
+        const struct quire_group_config *group = &env->geometry->groups[g];
+        for (uint32_t t = 0; group->window > 0 && t < len; t++) {
+            bool seen = t + group->window > len || t < group->sink_positions;
+            if (seen && !held[g][t / size] && !shadow->has[g][t / size])
+                return false;
+        }
+    }
+    return true;
+}
+
+/* At every position: a fork, or NOTFOUND with the longest one that works. Then goes back itself. */
+static uint32_t go_back(struct qt_env *env, struct shadow *shadow, struct qt_line *line,
+                        struct qt_random *random)
+{
+    bool held[3][SHADOW_BLOCKS];
+    uint32_t best = 0, refused = 0, now = line->stream.len;
+    learn_held(env, shadow, line, held);
+    for (uint32_t len = 0; len <= now; len++) {
+        uint32_t longest = 77;
+        quire_seq fork = {0};
+        quire_status status = quire_seq_fork(env->pool, line->stream.seq, len, &fork, &longest);
+        if (can_go_back(env, shadow, held, len)) {
+            qt_assert_ok(status);
+            qt_assert_ok(quire_seq_destroy(env->pool, fork));
+            best = len;
+        } else {
+            qt_assert_status(status, QUIRE_E_NOTFOUND);
+            assert_int_equal(longest, best);
+            refused++;
+        }
+    }
+    uint32_t len = qt_below(random, now + 1), longest = 77;
+    if (quire_seq_truncate(env->pool, line->stream.seq, len, &longest) != QUIRE_OK)
+        qt_assert_ok(quire_seq_truncate(env->pool, line->stream.seq, len = longest, NULL));
+    line->stream.len = len;
+    qt_line_check(env, line);
+    return refused;
+}
+
+/* W1 over any holes: where a live sequence can be forked and cut is what the events say is there,
+ * and what it holds itself. */
+static void test_going_back_over_random_holes(void **state)
+{
+    for (uint32_t block_size = 1; block_size <= 4; block_size++) {
+        struct qt_random random = {block_size};
+        struct quire_pool_config config;
+        struct qt_env env;
+        struct shadow shadow = {{{false}}, {0}, {0}};
+        uint32_t tokens[SHADOW_BLOCKS * 4], refused = 0;
+        qt_share_config(&config, *state, &qt_unequal, block_size, SHADOW_POOL);
+        config.rollback_max = block_size - 1;
+        qt_open_config(&env, *state, &qt_unequal, &config);
+        qt_tokens(1, tokens, SHADOW_BLOCKS * block_size);
+        for (uint32_t round = 0; round < (env.opaque ? 10 : 60); round++) {
+            struct qt_line line;
+            uint32_t count = block_size * (2 + qt_below(&random, SHADOW_BLOCKS / 2 - 2));
+            struct quire_seq_config prefix = qt_prefix(tokens, count);
+            (void)qt_line_open(&env, &line, &prefix);
+            for (uint32_t i = 0; i < 3; i++) {
+                while (line.stream.len < count) {
+                    uint32_t len = line.stream.len;
+                    shadow_feed(&env, &shadow, &line, tokens + len, block_size - len % block_size);
+                    struct quire_pool_stats stats;
+                    qt_stats(&env, &stats);
+                    if (stats.blocks_cached > 2 && qt_chance(&random, 20))
+                        qt_evict(&env, 1 + qt_below(&random, (uint32_t)stats.blocks_cached - 2));
+                    shadow_events(&env, &shadow);
+                }
+                refused += go_back(&env, &shadow, &line, &random);
+                shadow_events(&env, &shadow);
+            }
+            qt_line_close(&env, &line);
+            shadow_events(&env, &shadow);
+            qt_assert_pool_ok(&env);
+        }
+        assert_true(refused > 10);
+        qt_close(&env);
+    }
+}
+
 /* Attention over a hit, with rows before the windows gone, is that over all rows. */
 static void test_attention_after_a_hit(void **state)
 {
@@ -420,6 +523,36 @@ static void test_attention_after_a_hit(void **state)
         qt_line_close(&env, &fork);
         qt_close(&env);
     }
+}
+
+/* An engine with its own kernels sees which blocks a window has let go, and where new rows go. */
+static void test_the_view_shows_the_window(void **state)
+{
+    struct qt_env env;
+    struct qt_line line;
+    struct qt_batch batch;
+    uint32_t tokens[40];
+    qt_share_open(&env, *state, &qt_unequal, 4, 90);
+    qt_tokens(1, tokens, 40);
+    (void)qt_line_run(&env, &line, tokens, 30);
+    qt_assert_ok(qt_line_begin(&env, &line, tokens + 30, 5, &batch));
+    for (uint32_t g = 0; g < 3; g++) {
+        struct quire_step_view view = {.struct_size = sizeof view};
+        uint32_t held = 0;
+        qt_assert_ok(quire_step_view(env.pool, batch.step, g, &view));
+        assert_int_equal(view.kv_indptr[1], 9);
+        assert_int_equal(view.last_page_len[0], 3);
+        assert_int_equal(view.num_copies, 0);
+        for (uint32_t i = 0; i < 9; i++)
+            held += view.kv_indices[i] != QUIRE_BLOCK_NONE;
+        assert_int_equal(held, held_at(&qt_unequal.groups[g], 30, 0, 4) + 1);
+        for (uint32_t t = 0; t < 5; t++)
+            assert_int_equal(view.slot_mapping[t],
+                             (uint64_t)view.kv_indices[(30 + t) / 4] * 4 + (30 + t) % 4);
+    }
+    qt_assert_ok(qt_batch_abort(&env, &batch));
+    qt_line_close(&env, &line);
+    qt_close(&env);
 }
 
 /* ---- groups of other bytes ---- */
@@ -489,6 +622,8 @@ int main(void)
         QT_TEST(test_lost_rows_are_not_found, QT_SHARE),
         QT_TEST(test_the_longest_position_that_works, QT_SHARE),
         QT_TEST(test_v_s1_random_holes, QT_SHARE),
+        QT_TEST(test_going_back_over_random_holes, QT_SHARE),
+        QT_TEST(test_the_view_shows_the_window, QT_SHARE),
         QT_TEST(test_attention_after_a_hit, QT_SHARE_KV),
         QT_TEST(test_no_fixed_split, QT_SHARE),
         QT_TEST(test_group_bytes, QT_SHARE),
