@@ -374,6 +374,53 @@ static void test_abort_after_a_copy_restores(void **state)
     qt_close(&env);
 }
 
+/* Two steps over two holders of a block, open at once, that end in any way and order. */
+static void test_two_open_steps(void **state)
+{
+    for (uint32_t way = 0; way < 16; way++) {
+        struct qt_env env;
+        struct qt_line lines[2], later;
+        struct qt_batch batches[2];
+        uint32_t tokens[10], next[] = {1, 2, 3, 4};
+        bool published = (way & 8) != 0;
+        qt_share_open(&env, *state, &qt_unequal, 4, 60);
+        qt_tokens(1, tokens, 10);
+        (void)qt_line_run(&env, &lines[0], tokens, 10);
+        if (published)
+            qt_assert_ok(quire_seq_publish(env.pool, lines[0].stream.seq));
+        qt_line_fork(&env, &lines[0], 10, &lines[1]);
+        for (uint32_t i = 0; i < 2; i++) {
+            qt_assert_ok(qt_line_begin(&env, &lines[i], next + i, 3, &batches[i]));
+            qt_assert_pool_ok(&env);
+        }
+        struct quire_seq_config config = qt_prefix(tokens, 10); /* a third holder meanwhile */
+        assert_int_equal(qt_line_open(&env, &later, &config), published ? 9 : 8);
+        for (uint32_t i = 0; i < 2; i++)
+            qt_line_write(&env, &batches[i]);
+        for (uint32_t i = 0; i < 2; i++) {
+            uint32_t which = (way & 4) != 0 ? 1 - i : i;
+            qt_assert_ok((way >> which & 1) != 0 ? qt_batch_abort(&env, &batches[which])
+                                                 : qt_batch_commit(&env, &batches[which], NULL));
+            qt_assert_pool_ok(&env);
+        }
+        qt_line_feed(&env, &later, tokens + later.stream.len, 1);
+        for (uint32_t i = 0; i < 2; i++) {
+            qt_line_check(&env, &lines[i]);
+            qt_line_feed(&env, &lines[i], tokens, 5);
+            qt_line_check(&env, &lines[i]);
+        }
+        qt_line_check(&env, &later);
+        for (uint32_t i = 0; i < 2; i++)
+            qt_line_close(&env, &lines[i]);
+        qt_line_check(&env, &later);
+        qt_line_close(&env, &later);
+        struct quire_pool_stats stats;
+        qt_stats(&env, &stats);
+        assert_int_equal(stats.blocks_owned, 0);
+        qt_close(&env);
+    }
+}
+
 /* T1: the blocks of copies count; a step that lacks one changes nothing. */
 static void test_a_copy_needs_a_block(void **state)
 {
@@ -511,6 +558,7 @@ int main(void)
         QT_TEST(test_truncate_and_write_the_same, QT_SHARE),
         QT_TEST(test_only_visible_rows_are_copied, QT_ON_CPU | QT_PAGED),
         QT_TEST(test_abort_after_a_copy_restores, QT_SHARE),
+        QT_TEST(test_two_open_steps, QT_SHARE),
         QT_TEST(test_a_copy_needs_a_block, QT_SHARE),
         QT_TEST(test_one_block_is_enough, QT_SHARE),
         QT_TEST(test_seq_write_keeps_shared_rows, QT_SHARE_KV),
