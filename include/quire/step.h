@@ -46,7 +46,9 @@ struct quire_step_view {
 
 /* Opens a step: reserves positions for all items or for none, builds the plan, and uploads what
  * changed of tables and lengths, once. Cached blocks are evicted where free ones do not do. A
- * partly filled block that somebody else can read is copied first: the rows that the item sees.
+ * partly filled block that somebody else can read is copied first: the rows that the item sees. One
+ * that only the index could read is written in place where there is no block for the copy, and not
+ * findable any more.
  *
  * pool: not NULL; items [num_items]: different live sequences, in no open step; *step: the handle;
  * *missing_blocks: optional; on NOSPACE how many blocks are missing.

@@ -177,21 +177,12 @@ void quire__node_prune(struct quire_pool *pool, uint32_t node)
 
 /* ---- states ---- */
 
-uint32_t quire__block_tenant(uint64_t salt)
-{
-    /* Steps that can each be undone, so that no two salts meet before the cut to 32 bits. */
-    salt = (salt ^ salt >> 32) * UINT64_C(0x9e3779b97f4a7c15);
-    salt = (salt ^ salt >> 29) * UINT64_C(0xbf58476d1ce4e5b9);
-    uint32_t tag = (uint32_t)(salt >> 32);
-    return tag != 0 ? tag : 1;
-}
-
 void quire__block_wipe(struct quire_pool *pool, uint32_t block)
 {
     struct quire__block *record = &pool->blocks.records[block];
-    if (record->tenant == 0)
+    if (record->tenant == QUIRE__TENANT_NOBODY)
         return;
-    record->tenant = 0;
+    quire__tenant_set(&pool->tenants, &record->tenant, QUIRE__TENANT_NOBODY);
     if (!pool->has_kv || pool->layout.contiguous)
         return;
     uint64_t bytes = pool->layout.page_bytes;
@@ -223,9 +214,9 @@ uint32_t quire__block_take(struct quire_pool *pool, uint32_t table, uint32_t ten
     record->refs = 1;
     record->table = table & 63u;
     move(self, record, QUIRE__BLOCK_OWNED);
-    if (record->tenant != tenant)
+    if (!quire__tenant_may_follow(tenant, record->tenant))
         quire__block_wipe(pool, block);
-    record->tenant = tenant;
+    quire__tenant_set(&pool->tenants, &record->tenant, tenant);
     uint32_t in_use = self->total - self->in_state[QUIRE__BLOCK_FREE];
     self->peak = in_use > self->peak ? in_use : self->peak;
     return block;

@@ -27,7 +27,7 @@ struct quire__block {
     uint32_t table : 6; /* that it serves, while not free */
     uint32_t node;      /* that names it, or QUIRE__NODE_NONE */
     uint32_t place;     /* free: the next free block; cached: in the heap, or NONE */
-    uint32_t tenant;    /* tag of whose bytes it may hold; 0: nobody's */
+    uint32_t tenant;    /* whose bytes it may hold (tenants.h) */
 };
 
 struct quire__blocks {
@@ -68,8 +68,6 @@ void quire__block_forget_all(struct quire_pool *pool);
 void quire__block_drop(struct quire_pool *pool, uint32_t block);
 /* Zeroes a block's bytes, if it may hold any. */
 void quire__block_wipe(struct quire_pool *pool, uint32_t block);
-/* The tag of a salt: never 0. Two salts have the same once in 2^32 pairs. */
-uint32_t quire__block_tenant(uint64_t salt);
 
 /* Takes a node and those above it away that have neither blocks, children nor cursors. */
 void quire__node_prune(struct quire_pool *pool, uint32_t node);

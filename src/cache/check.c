@@ -1,7 +1,7 @@
 /* check.c - the invariants of a pool, walked.
  * SPDX-License-Identifier: Apache-2.0
  *
- * Guarded by: pool->mutex. Invariants: P1, P2, P4, P5, X4, E1, S1 and S3 of DESIGN.md. */
+ * Guarded by: pool->mutex. Invariants: P1, P2, P4, P5, X4, E1, T2, W1, S1 and S3 of DESIGN.md. */
 #include "cache/prefix.h"
 
 /* What a walk counts, to be held against what the pool keeps. */
@@ -136,6 +136,25 @@ static quire_status check_nodes(struct quire_pool *pool, struct counts *counts,
     return QUIRE_OK;
 }
 
+/* T2: the numbers of tenants are borne by as many as counted. */
+static quire_status check_tenants(const struct quire_pool *pool, struct quire_error *error)
+{
+    const struct quire__tenants *tenants = &pool->tenants;
+    for (uint32_t i = 0; i < tenants->used; i++) {
+        uint32_t tenant = i + QUIRE__TENANT_FIRST, uses = 0;
+        for (uint32_t b = 0; b < pool->blocks.total && tenants->uses[i] > 0; b++)
+            uses += pool->blocks.records[b].tenant == tenant;
+        for (uint32_t s = 0; s < pool->max_seqs; s++)
+            uses += (uint32_t)(pool->seqs[s].tenant == tenant) +
+                    (uint32_t)(pool->regions[s].tenant == tenant);
+        if (uses != tenants->uses[i])
+            return quire__fail(error, QUIRE_E_CORRUPT,
+                               "T2: tenant %u is borne %u times, %u counted", tenant, uses,
+                               tenants->uses[i]);
+    }
+    return QUIRE_OK;
+}
+
 static quire_status check_locked(struct quire_pool *pool, struct counts *counts,
                                  struct quire_error *error)
 {
@@ -163,6 +182,8 @@ static quire_status check_locked(struct quire_pool *pool, struct counts *counts,
         status = quire__index_check(&pool->index, error);
     if (status == QUIRE_OK && !pool->layout.contiguous)
         status = check_nodes(pool, counts, error);
+    if (status == QUIRE_OK)
+        status = check_tenants(pool, error);
     if (status == QUIRE_OK)
         status = quire__evictor_check(&pool->evictor, pool->blocks.records, error);
     return status == QUIRE_OK ? quire__blocks_check(pool, counts->refs, error) : status;

@@ -35,6 +35,39 @@ uint64_t quire__copies_needed(const struct quire_pool *pool, const struct quire_
     return needed;
 }
 
+uint64_t quire__copies_avoidable(const struct quire_pool *pool, const struct quire__step *step)
+{
+    uint64_t count = 0;
+    for (uint32_t i = 0; i < step->num_items; i++) {
+        for (uint32_t t = 0; t < pool->layout.num_tables; t++) {
+            uint32_t block = original(pool, &step->parts[i], t);
+            count += block != QUIRE_BLOCK_NONE && pool->blocks.records[block].refs == 1;
+        }
+    }
+    return count;
+}
+
+void quire__copies_avoid(struct quire_pool *pool, const struct quire__step *step, uint64_t count)
+{
+    for (uint32_t i = 0; i < step->num_items; i++) {
+        for (uint32_t t = 0; t < pool->layout.num_tables && count > 0; t++) {
+            uint32_t block = original(pool, &step->parts[i], t);
+            if (block == QUIRE_BLOCK_NONE || pool->blocks.records[block].refs > 1)
+                continue;
+            uint32_t node = pool->blocks.records[block].node;
+            if (pool->index.nodes[node].detached) {
+                pool->seqs[step->parts[i].slot].wipe = true; /* as the drop has promised */
+            } else {
+                quire__events_block(pool, QUIRE_EVENT_EVICTED, block);
+                pool->figures.evicted++;
+            }
+            quire__block_unname(pool, block);
+            quire__node_prune(pool, node);
+            count--;
+        }
+    }
+}
+
 static void copy_one(struct quire_pool *pool, struct quire__step *step, uint32_t i, uint32_t table)
 {
     const struct quire_step_part *part = &step->parts[i];

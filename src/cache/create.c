@@ -185,18 +185,31 @@ static uint32_t recent_capacity(const struct quire_pool_config *config)
     return config->recent_lookups != 0 ? config->recent_lookups : 1;
 }
 
+/* A node has a block of a group without a window, or stands for one that a twin's sequence holds.
+ * Where every group has a window, nodes outlive their blocks: what a sequence has computed, and no
+ * window needs any more, is known by its tokens only. */
+static uint64_t num_nodes(const struct quire_pool *pool, uint32_t num_blocks)
+{
+    bool all_windowed = true;
+    for (uint32_t t = 0; t < pool->layout.num_tables; t++)
+        all_windowed = all_windowed && pool->layout.tables[t].window != 0;
+    uint64_t slots = (uint64_t)pool->max_seqs * pool->layout.max_blocks;
+    uint64_t nodes = num_blocks + (all_windowed ? slots : 0);
+    return nodes < UINT32_MAX / 2 ? nodes : UINT32_MAX / 2;
+}
+
 /* What finds and evicts: of the paged layout only. */
 static quire_status take_index(struct quire_pool *pool, const struct quire_pool_config *config,
                                uint32_t num_blocks)
 {
     if (pool->layout.contiguous)
         return QUIRE_OK;
-    /* Every sequence and pin may stand on a root of its own; tenants with nothing but cached
-     * blocks share the rest. */
-    uint64_t roots = (uint64_t)pool->max_seqs + pool->max_pins + num_blocks / 16u + 1u;
-    if (roots > UINT32_MAX)
+    /* Every sequence, pin and block may have a root of its own. */
+    uint64_t roots = (uint64_t)pool->max_seqs + pool->max_pins + num_blocks + 1u;
+    uint64_t nodes = num_nodes(pool, num_blocks);
+    if (roots + nodes >= UINT32_MAX)
         return QUIRE_E_NOMEM;
-    quire_status status = quire__index_init(&pool->index, num_blocks, (uint32_t)roots,
+    quire_status status = quire__index_init(&pool->index, (uint32_t)nodes, (uint32_t)roots,
                                             pool->layout.block_size, pool->layout.num_tables);
     if (status == QUIRE_OK)
         status = quire__evictor_init(&pool->evictor, config->eviction, num_blocks);
@@ -226,10 +239,11 @@ static void count_metadata(struct quire_pool *pool, uint32_t num_blocks, uint64_
     if (!pool->layout.contiguous) {
         node_bytes =
             quire__index_node_bytes(pool->layout.num_tables) + sizeof(struct quire__candidate);
-        tokens = (uint64_t)num_blocks * pool->layout.block_size * sizeof(uint32_t);
+        tokens = (uint64_t)pool->index.num_nodes * pool->layout.block_size * sizeof(uint32_t);
     }
     pool->block_meta_bytes = sizeof(struct quire__block) + node_bytes;
-    pool->metadata_bytes = num_blocks * pool->block_meta_bytes + tokens + slot_bytes +
+    pool->metadata_bytes = num_blocks * sizeof(struct quire__block) +
+                           pool->index.num_nodes * node_bytes + tokens + slot_bytes +
                            tail_slots(pool) * sizeof *pool->tails;
 }
 

@@ -85,7 +85,7 @@ static void end_dropped_pins(struct quire_pool *pool)
 static void drop_salt(struct quire_pool *pool, uint64_t salt)
 {
     const uint32_t words[2] = {(uint32_t)salt, (uint32_t)(salt >> 32)};
-    uint32_t tenant = quire__block_tenant(salt);
+    uint32_t tenant = quire__tenant_find(&pool->tenants, salt);
     if (!pool->layout.contiguous) {
         drop_children(pool, QUIRE__NODE_NONE, words, 2);
         end_dropped_pins(pool);

@@ -227,6 +227,32 @@ struct quire__match quire__index_match(struct quire__index *self, uint32_t paren
     return best;
 }
 
+uint32_t quire__index_find(struct quire__index *self, uint32_t parent, const uint32_t *words,
+                           uint32_t count)
+{
+    struct descent d;
+    descend(self, parent, words, count, &d);
+    return *d.links[d.depth - 1];
+}
+
+struct quire__match quire__index_beside(struct quire__index *self, uint32_t node, bool behind,
+                                        const uint32_t *words, uint32_t count)
+{
+    struct quire__match found = {QUIRE__NODE_NONE, 0};
+    const struct quire__node *n = &self->nodes[node];
+    uint32_t at = *top_of(self, n->parent), common;
+    while (at != QUIRE__NODE_NONE) {
+        int side = compare(self, quire__index_key(self, node), n->num_tokens, at, &common);
+        bool beyond = behind ? side < 0 : side > 0;
+        if (beyond)
+            found.node = at;
+        at = beyond == behind ? self->nodes[at].left : self->nodes[at].right;
+    }
+    if (found.node != QUIRE__NODE_NONE)
+        (void)compare(self, words, count, found.node, &found.common);
+    return found;
+}
+
 /* ---- nodes ---- */
 
 static uint32_t take_node(struct quire__index *self, bool root)

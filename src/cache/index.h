@@ -80,6 +80,14 @@ struct quire__match {
 struct quire__match quire__index_match(struct quire__index *self, uint32_t parent,
                                        const uint32_t *words, uint32_t count);
 
+/* The child with just this key; NONE when there is none. */
+uint32_t quire__index_find(struct quire__index *self, uint32_t parent, const uint32_t *words,
+                           uint32_t count);
+/* The sibling behind (or before) a node in their order, and what it shares with a key; NONE and 0
+ * at the end. */
+struct quire__match quire__index_beside(struct quire__index *self, uint32_t node, bool behind,
+                                        const uint32_t *words, uint32_t count);
+
 /* Adds a child, whose key no sibling has; a detached one is severed too, and may be anything. NONE
  * when every node is in use. */
 uint32_t quire__index_insert(struct quire__index *self, uint32_t parent, const uint32_t *words,

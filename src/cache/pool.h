@@ -9,6 +9,7 @@
 #include "cache/evict.h"
 #include "cache/index.h"
 #include "cache/layout.h"
+#include "cache/tenants.h"
 
 #include <pthread.h>
 
@@ -32,7 +33,7 @@ struct quire__seq {
     uint32_t cursor;        /* node of the last published block, or the tenant's root */
     uint32_t dirty_from;    /* the device does not know the tables from this block on */
     uint32_t hit_tokens;
-    uint32_t tenant;    /* tag of its salt */
+    uint32_t tenant;    /* number of its salt */
     uint32_t next_free; /* while not live: the next free slot, or max_seqs */
     uint64_t salt;
     uint64_t adapter;
@@ -126,6 +127,7 @@ struct quire_pool {
     struct quire__evictor evictor;
     struct quire__events events;
     struct quire__recent recent;
+    struct quire__tenants tenants;
     struct quire__figures figures;
     struct quire__seq *seqs;   /* [max_seqs] */
     uint32_t first_free_seq;   /* heads a list through next_free; max_seqs ends it */
@@ -227,8 +229,9 @@ static inline void quire__seq_mark_dirty(struct quire__seq *seq, uint32_t block)
 
 /* rows.c: contiguous regions of dropped tenants. */
 
-/* Zeroes the rows that a region may hold. */
+/* Zeroes the rows that a region may hold; notes that it holds none. */
 void quire__region_wipe(struct quire_pool *pool, uint32_t slot);
+void quire__region_forget(struct quire_pool *pool, uint32_t slot);
 
 /* step.c */
 quire_status quire__step_init(struct quire_pool *pool, struct quire__step *step);

@@ -30,12 +30,9 @@ uint32_t quire__prefix_make_root(struct quire_pool *pool, uint64_t salt, uint64_
     uint32_t words[QUIRE__ROOT_WORDS];
     root_words(salt, adapter, words);
     uint32_t root = quire__prefix_root(pool, salt, adapter);
-    while (root == QUIRE__NODE_NONE) {
+    if (root == QUIRE__NODE_NONE)
         root = quire__index_insert(&pool->index, QUIRE__NODE_NONE, words, QUIRE__ROOT_WORDS, false);
-        /* Sequences and pins cannot stand on every root: some have cached blocks only. */
-        if (root == QUIRE__NODE_NONE)
-            QUIRE_CHECK(quire__block_evict(pool));
-    }
+    QUIRE_CHECK(root != QUIRE__NODE_NONE); /* there are as many as can be stood on */
     return root;
 }
 
@@ -52,8 +49,7 @@ quire_status quire__prefix_check(const struct quire_pool *pool,
                                                                             : QUIRE_E_INVAL;
 }
 
-/* Whether a node has its block in every group without a window. */
-static bool is_whole(const struct quire_pool *pool, uint32_t node)
+bool quire__prefix_is_whole(const struct quire_pool *pool, uint32_t node)
 {
     const uint32_t *blocks = quire__index_blocks(&pool->index, node);
     for (uint32_t t = 0; t < pool->layout.num_tables; t++) {
@@ -61,6 +57,28 @@ static bool is_whole(const struct quire_pool *pool, uint32_t node)
             return false;
     }
     return true;
+}
+
+/* The child that shares the most tokens with a key, of those that are whole. Where a twin's block
+ * was evicted, the best child is not: its neighbours are the next best on either side. */
+static struct quire__match match_whole(struct quire_pool *pool, uint32_t parent,
+                                       const uint32_t *tokens, uint32_t count)
+{
+    struct quire__match best = quire__index_match(&pool->index, parent, tokens, count);
+    if (best.common == 0 || quire__prefix_is_whole(pool, best.node))
+        return best;
+    struct quire__match whole = {QUIRE__NODE_NONE, 0};
+    for (int side = 0; side < 2; side++) {
+        struct quire__match next = best;
+        while (next.common > whole.common) {
+            if (quire__prefix_is_whole(pool, next.node)) {
+                whole = next;
+                break;
+            }
+            next = quire__index_beside(&pool->index, next.node, side != 0, tokens, count);
+        }
+    }
+    return whole;
 }
 
 uint32_t quire__prefix_find(struct quire_pool *pool, const struct quire_seq_config *config,
@@ -73,8 +91,8 @@ uint32_t quire__prefix_find(struct quire_pool *pool, const struct quire_seq_conf
     while (node != QUIRE__NODE_NONE && len < limit) {
         uint32_t left = limit - len;
         struct quire__match match =
-            quire__index_match(&pool->index, node, config->tokens + len, left < size ? left : size);
-        if (match.common == 0 || !is_whole(pool, match.node))
+            match_whole(pool, node, config->tokens + len, left < size ? left : size);
+        if (match.common == 0)
             break;
         pool->path[num_path++] = match.node;
         len += match.common;
@@ -182,8 +200,8 @@ void quire__prefix_adopt(struct quire_pool *pool, struct quire__seq *seq, const 
     memcpy(quire__seq_tail(pool, seq), tokens + full * size, seq->tail_count * sizeof *tokens);
     seq->dirty_from = 0;
     if (len > 0)
-        quire__prefix_stand(pool, seq, full > 0 ? pool->path[full - 1]
-                                                : pool->index.nodes[pool->path[0]].parent);
+        quire__prefix_stand(
+            pool, seq, full > 0 ? pool->path[full - 1] : pool->index.nodes[pool->path[0]].parent);
     if (len > 0)
         quire__events_put(pool, (struct quire_event){
                                     .kind = QUIRE_EVENT_SHARED,

@@ -31,7 +31,7 @@ quire_status quire__prefix_check(const struct quire_pool *pool,
                                  const struct quire_seq_config *config);
 /* The root of a tenant; NONE when it has none. */
 uint32_t quire__prefix_root(struct quire_pool *pool, uint64_t salt, uint64_t adapter);
-/* The same; makes it where it has none. Evicts until a root is free, if it must. */
+/* The same; makes it where it has none. */
 uint32_t quire__prefix_make_root(struct quire_pool *pool, uint64_t salt, uint64_t adapter);
 
 /* How many of the first `limit` tokens of a prefix can be had; pool->path gets the nodes of their
@@ -41,6 +41,8 @@ uint32_t quire__prefix_find(struct quire_pool *pool, const struct quire_seq_conf
 /* Gives an empty sequence the first `len` tokens that quire__prefix_find found. */
 void quire__prefix_adopt(struct quire_pool *pool, struct quire__seq *seq, const uint32_t *tokens,
                          uint32_t len);
+/* Whether a node has its block in every group without a window. */
+bool quire__prefix_is_whole(const struct quire_pool *pool, uint32_t node);
 /* Counts a lookup in the figures. */
 void quire__prefix_note(struct quire_pool *pool, uint32_t asked, uint32_t found);
 

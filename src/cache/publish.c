@@ -45,17 +45,19 @@ static uint32_t own_partial(const struct quire_pool *pool, const struct quire__s
 }
 
 /* Makes a node name the sequence's blocks i in the tables where it names none. A block that only
- * the sequence holds leaves the partial node that named it. */
+ * the sequence holds leaves a node that published fewer of its rows. */
 static void fill_node(struct quire_pool *pool, const struct quire__seq *seq, uint32_t node,
                       uint32_t i)
 {
+    const struct quire__node *nodes = pool->index.nodes;
     for (uint32_t t = 0; t < pool->layout.num_tables; t++) {
         uint32_t block = entry(pool, seq, t, i);
         if (block == QUIRE_BLOCK_NONE ||
             quire__index_blocks(&pool->index, node)[t] != QUIRE_BLOCK_NONE)
             continue;
         uint32_t other = record_of(pool, block)->node;
-        if (other != QUIRE__NODE_NONE && record_of(pool, block)->refs == 1) {
+        if (other != QUIRE__NODE_NONE && record_of(pool, block)->refs == 1 &&
+            nodes[other].num_tokens < nodes[node].num_tokens) {
             quire__block_unname(pool, block);
             quire__node_prune(pool, other);
             other = QUIRE__NODE_NONE;
@@ -94,6 +96,18 @@ static void merge(struct quire_pool *pool, struct quire__seq *seq, uint32_t node
     }
 }
 
+/* A new child of a node. Where hollow nodes of what is cached have used all up, evicts until one is
+ * free; NONE when living sequences have. */
+static uint32_t insert_node(struct quire_pool *pool, uint32_t parent, const uint32_t *tokens,
+                            uint32_t count, bool hidden)
+{
+    uint32_t node;
+    do
+        node = quire__index_insert(&pool->index, parent, tokens, count, hidden);
+    while (node == QUIRE__NODE_NONE && quire__block_evict(pool));
+    return node;
+}
+
 /* Publishes block num_published, whose tokens are the whole tail. False when no node is free: the
  * sequence's indexable prefix ends here. */
 static bool publish_full(struct quire_pool *pool, struct quire__seq *seq)
@@ -115,7 +129,7 @@ static bool publish_full(struct quire_pool *pool, struct quire__seq *seq)
         extend_node(pool, node, tail, size);
         fill_node(pool, seq, node, i);
     } else {
-        node = quire__index_insert(&pool->index, seq->cursor, tail, size, hidden);
+        node = insert_node(pool, seq->cursor, tail, size, hidden);
         if (node == QUIRE__NODE_NONE)
             return false;
         fill_node(pool, seq, node, i);
@@ -130,6 +144,8 @@ void quire__prefix_append(struct quire_pool *pool, struct quire__seq *seq, const
                           uint32_t count)
 {
     uint32_t *tail = quire__seq_tail(pool, seq);
+    if (!pool->layout.contiguous)
+        quire__prefix_refill(pool, seq); /* before a whole node stands behind the hollow ones */
     while (count > 0 && seq->has_tokens) {
         uint32_t room = pool->tail_stride - seq->tail_count;
         uint32_t part = count < room ? count : room;
@@ -143,8 +159,6 @@ void quire__prefix_append(struct quire_pool *pool, struct quire__seq *seq, const
             seq->has_tokens = false;
         }
     }
-    if (!pool->layout.contiguous)
-        quire__prefix_refill(pool, seq);
 }
 
 void quire__prefix_publish_tail(struct quire_pool *pool, struct quire__seq *seq)
@@ -160,13 +174,20 @@ void quire__prefix_publish_tail(struct quire_pool *pool, struct quire__seq *seq)
     struct quire__match match = {QUIRE__NODE_NONE, 0};
     if (!hidden)
         match = quire__index_match(&pool->index, seq->cursor, tail, count);
-    if (match.common == count)
+    if (match.common == count && quire__prefix_is_whole(pool, match.node))
         return; /* somebody published these rows and perhaps more */
+    uint32_t same = QUIRE__NODE_NONE;
+    if (match.common == count) /* one that has lost its blocks; or a longer one that has */
+        same = quire__index_find(&pool->index, seq->cursor, tail, count);
+    if (same != QUIRE__NODE_NONE) {
+        fill_node(pool, seq, same, i);
+        return;
+    }
     if (own != QUIRE__NODE_NONE) {
         extend_node(pool, own, tail, count);
         return;
     }
-    uint32_t node = quire__index_insert(&pool->index, seq->cursor, tail, count, hidden);
+    uint32_t node = insert_node(pool, seq->cursor, tail, count, hidden);
     if (node == QUIRE__NODE_NONE)
         return;
     fill_node(pool, seq, node, i);

@@ -206,7 +206,14 @@ void quire__region_wipe(struct quire_pool *pool, uint32_t slot)
     }
     if (status != QUIRE_OK)
         pool->failed = true; /* as quire__block_wipe */
-    *region = (struct quire__region){0};
+    quire__region_forget(pool, slot);
+}
+
+void quire__region_forget(struct quire_pool *pool, uint32_t slot)
+{
+    struct quire__region *region = &pool->regions[slot];
+    quire__tenant_set(&pool->tenants, &region->tenant, QUIRE__TENANT_NOBODY);
+    region->high = 0;
 }
 
 quire_status quire_seq_read(struct quire_pool *pool, quire_seq seq, const struct quire_rows *rows,

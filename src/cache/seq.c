@@ -110,14 +110,14 @@ quire_seq quire__seq_start(struct quire_pool *pool, uint64_t salt, uint64_t adap
     seq->has_tokens = true;
     seq->salt = salt;
     seq->adapter = adapter;
-    seq->tenant = quire__block_tenant(salt);
+    seq->tenant = quire__tenant_acquire(&pool->tenants, salt);
     if (!pool->layout.contiguous) {
         quire__prefix_stand(pool, seq, quire__prefix_make_root(pool, salt, adapter));
     } else {
         struct quire__region *region = &pool->regions[slot];
-        if (region->tenant != seq->tenant)
+        if (!quire__tenant_may_follow(seq->tenant, region->tenant))
             quire__region_wipe(pool, slot);
-        region->tenant = seq->tenant;
+        quire__tenant_set(&pool->tenants, &region->tenant, seq->tenant);
     }
     *out = seq;
     return (quire_seq){(uint64_t)seq->generation << 32 | (slot + 1u)};
@@ -135,10 +135,11 @@ void quire__seq_end(struct quire_pool *pool, struct quire__seq *seq)
         pool->index.nodes[seq->cursor].cursors--;
         quire__node_prune(pool, seq->cursor);
     } else if (pool->commits) {
-        pool->regions[slot] = (struct quire__region){0};
+        quire__region_forget(pool, slot); /* its memory went back, and its bytes with it */
     } else if (seq->wipe) {
         quire__region_wipe(pool, slot);
     }
+    quire__tenant_set(&pool->tenants, &seq->tenant, QUIRE__TENANT_NOBODY);
     *seq = (struct quire__seq){.generation = seq->generation + 1u,
                                .step = QUIRE__NO_STEP,
                                .cursor = QUIRE__NODE_NONE,

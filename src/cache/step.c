@@ -261,9 +261,13 @@ static quire_status begin_locked(struct quire_pool *pool, const struct quire_ste
     if (status == QUIRE_OK) {
         uint64_t needed = blocks_needed(pool, step);
         uint64_t available = quire__blocks_available(&pool->blocks);
-        if (needed > available) {
+        uint64_t lacking = needed > available ? needed - available : 0;
+        uint64_t avoidable = lacking > 0 ? quire__copies_avoidable(pool, step) : 0;
+        if (lacking > avoidable) {
             status = QUIRE_E_NOSPACE;
-            *missing = needed - available;
+            *missing = lacking - avoidable;
+        } else {
+            quire__copies_avoid(pool, step, lacking);
         }
     }
     if (status == QUIRE_OK) {

@@ -4,7 +4,7 @@
  * The pool lies in memory of the test, which looks for the bytes of K and V itself. */
 #include "share_fixture.h"
 
-#include "cache/blocks.h"
+#include "cache/pool.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -214,50 +214,60 @@ static void test_v_s11_a_block_that_changes_tenants_is_zeroed(void **state)
     arena_close(&arena);
 }
 
-struct tagged {
-    uint32_t tag;
-    uint64_t salt;
-};
-
-static int by_tag(const void *a, const void *b)
+/* T2 past the tenants that have a number of their own: two that share one are two still. */
+static void test_tenants_without_a_number_are_two(void **state)
 {
-    const struct tagged *left = a, *right = b;
-    return (left->tag > right->tag) - (left->tag < right->tag);
-}
-
-/* T2 for salts that were chosen: two whose tags of 32 bits are alike are other tenants still. */
-static void test_salts_with_one_tag_are_two_tenants(void **state)
-{
-    enum { SALTS = 1 << 18 };
     struct arena arena;
     struct qt_line line;
-    uint64_t salts[8], others[1], first = 0, second = 0;
+    uint64_t salts[8], others[1];
     uint32_t tokens[8];
-    struct tagged *tagged = qt_alloc(SALTS * sizeof *tagged);
-    for (uint32_t i = 0; i < SALTS; i++)
-        tagged[i] = (struct tagged){quire__block_tenant(i), i};
-    qsort(tagged, SALTS, sizeof *tagged, by_tag);
-    for (uint32_t i = 1; i < SALTS; i++) {
-        if (tagged[i].tag == tagged[i - 1].tag) {
-            first = tagged[i - 1].salt;
-            second = tagged[i].salt;
-        }
-    }
-    qt_free(tagged);
-    assert_true(first != second);
     arena_open(&arena, *state, &qt_plain, 1);
+    struct quire__tenants *tenants = &arena.env.pool->tenants;
+    for (uint32_t i = 0; i < QUIRE__TENANTS_MAX; i++) {
+        tenants->salts[i] = UINT64_MAX - i;
+        tenants->uses[i] = 1;
+    }
+    tenants->used = QUIRE__TENANTS_MAX;
     qt_tokens(1, tokens, 8);
     struct quire_seq_config config = qt_prefix(tokens, 4);
-    config.salt = first;
+    config.salt = 1;
     run(&arena, &line, &config, salts);
+    assert_int_equal(positions_in_memory(&arena, salts, 0, 4), 4);
     qt_line_close(&arena.env, &line);
     config.num_tokens = 1;
-    config.salt = second;
+    config.salt = 2;
     assert_int_equal(qt_cached_as(&arena.env, &config), 0);
     run(&arena, &line, &config, others);
     assert_int_equal(positions_in_memory(&arena, salts, 0, 4), 0);
     qt_line_close(&arena.env, &line);
+    qt_assert_ok(quire_pool_drop(arena.env.pool, 2));
+    assert_int_equal(positions_in_memory(&arena, others, 0, 1), 0);
+    memset(tenants->uses, 0, sizeof tenants->uses);
     arena_close(&arena);
+}
+
+/* A number is a salt's as long as something bears it, and free afterwards. */
+static void test_numbers_of_tenants_are_used_again(void **state)
+{
+    struct quire__tenants *tenants = qt_alloc(sizeof *tenants);
+    uint32_t number = QUIRE__TENANT_NOBODY;
+    (void)state;
+    uint32_t first = quire__tenant_acquire(tenants, 7);
+    assert_int_equal(quire__tenant_acquire(tenants, 7), first);
+    uint32_t second = quire__tenant_acquire(tenants, 8);
+    assert_true(first != second && first >= QUIRE__TENANT_FIRST);
+    quire__tenant_set(tenants, &number, second);
+    quire__tenant_set(tenants, &second, QUIRE__TENANT_NOBODY);
+    assert_int_equal(quire__tenant_find(tenants, 8), number);
+    quire__tenant_set(tenants, &number, QUIRE__TENANT_NOBODY);
+    assert_int_equal(quire__tenant_find(tenants, 8), QUIRE__TENANT_OTHERS);
+    for (uint64_t salt = 100; salt < 100 + QUIRE__TENANTS_MAX - 1; salt++)
+        assert_true(quire__tenant_acquire(tenants, salt) >= QUIRE__TENANT_FIRST);
+    assert_int_equal(quire__tenant_acquire(tenants, 9), QUIRE__TENANT_OTHERS);
+    assert_false(quire__tenant_may_follow(QUIRE__TENANT_OTHERS, QUIRE__TENANT_OTHERS));
+    assert_true(quire__tenant_may_follow(first, first));
+    assert_true(quire__tenant_may_follow(first, QUIRE__TENANT_NOBODY));
+    qt_free(tenants);
 }
 
 /* What another tenant has cached shows in no figure: a lookup of its tokens looks as one of tokens
@@ -526,7 +536,8 @@ int main(void)
         QT_TEST(test_drop_zeroes_a_tenant, QT_ON_CPU | QT_PAGED),
         QT_TEST(test_drop_waits_for_holders, QT_ON_CPU | QT_PAGED),
         QT_TEST(test_v_s11_a_block_that_changes_tenants_is_zeroed, QT_ON_CPU | QT_PAGED),
-        QT_TEST(test_salts_with_one_tag_are_two_tenants, QT_ON_CPU | QT_PAGED),
+        QT_TEST(test_tenants_without_a_number_are_two, QT_ON_CPU | QT_PAGED),
+        QT_TEST(test_numbers_of_tenants_are_used_again, QT_ON_CPU | QT_PAGED),
         QT_TEST(test_tenants_cannot_see_each_other, QT_SHARE),
         QT_TEST(test_contiguous_drop, QT_ON_CPU | QT_CONTIGUOUS),
         QT_TEST(test_drop_under_an_open_step, QT_ON_CPU | QT_PAGED),
