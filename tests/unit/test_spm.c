@@ -97,7 +97,7 @@ static void expect(const struct quire__tokenizer *tokenizer, const char *text, b
         QUIRE_OK);
     while (want[count] != UINT32_MAX)
         count++;
-    if (ids.count != count || memcmp(ids.ids, want, count * sizeof *want) != 0)
+    if (ids.count != count || (count > 0 && memcmp(ids.ids, want, count * sizeof *want) != 0))
         fail_msg("\"%s\": %llu ids, the first %u; expected %llu", text,
                  (unsigned long long)ids.count, ids.count > 0 ? ids.ids[0] : 0,
                  (unsigned long long)count);
