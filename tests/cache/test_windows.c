@@ -429,7 +429,7 @@ static bool can_go_back(const struct qt_env *env, const struct shadow *shadow,
 static uint32_t go_back(struct qt_env *env, struct shadow *shadow, struct qt_line *line,
                         struct qt_random *random)
 {
-    bool held[3][SHADOW_BLOCKS];
+    bool held[3][SHADOW_BLOCKS] = {{false}};
     uint32_t best = 0, refused = 0, now = line->stream.len;
     learn_held(env, shadow, line, held);
     for (uint32_t len = 0; len <= now; len++) {
