@@ -42,11 +42,11 @@ static void move(struct quire__blocks *self, struct quire__block *block,
 
 static bool is_windowed(const struct quire_pool *pool, uint32_t table)
 {
-    return pool->layout.tables[table].window != 0;
+    return pool->layout.has_windows && pool->layout.tables[table].window != 0;
 }
 
 /* Whether a node has a cached block of a group without a window. */
-static bool has_cached(const struct quire_pool *pool, uint32_t node)
+static inline bool has_cached(const struct quire_pool *pool, uint32_t node)
 {
     const uint32_t *blocks = quire__index_blocks(&pool->index, node);
     for (uint32_t t = 0; t < pool->layout.num_tables; t++) {
@@ -87,10 +87,11 @@ static void offer_node(struct quire_pool *pool, uint32_t node, bool offered)
 }
 
 /* E1: a node above a cached child waits. */
-static void count_cached_child(struct quire_pool *pool, uint32_t node)
+static inline void count_cached_child(struct quire_pool *pool, uint32_t node)
 {
     uint32_t parent = pool->index.nodes[node].parent;
-    if (pool->index.nodes[parent].cached_children++ == 0)
+    if (pool->index.nodes[parent].cached_children++ == 0 &&
+        !quire__index_is_root(&pool->index, parent) && has_cached(pool, parent))
         offer_node(pool, parent, false);
 }
 
@@ -102,23 +103,21 @@ static void uncount_cached_child(struct quire_pool *pool, uint32_t node)
         offer_node(pool, parent, true);
 }
 
-static void enter_cache(struct quire_pool *pool, uint32_t block)
+/* `record` is the block's, but for its last reference, which is gone, and is written here. */
+static inline void enter_cache(struct quire_pool *pool, uint32_t block, struct quire__block record)
 {
-    struct quire__block *record = &pool->blocks.records[block];
-    uint32_t node = record->node;
-    pool->index.nodes[node].stamp =
-        quire__evictor_cached(&pool->evictor, pool->index.nodes[node].hits);
-    record->place = QUIRE__PLACE_NONE;
-    if (is_windowed(pool, record->table)) {
-        move(&pool->blocks, record, QUIRE__BLOCK_CACHED);
-        offer(pool, block);
-        return;
-    }
-    bool counted = has_cached(pool, node);
-    move(&pool->blocks, record, QUIRE__BLOCK_CACHED);
-    if (!counted)
-        count_cached_child(pool, node);
-    if (pool->index.nodes[node].cached_children == 0)
+    struct quire__node *node = &pool->index.nodes[record.node];
+    bool windowed = is_windowed(pool, record.table);
+    bool counted = pool->layout.num_tables > 1 && has_cached(pool, record.node);
+    node->stamp = quire__evictor_cached(&pool->evictor, node->hits);
+    record.place = QUIRE__PLACE_NONE;
+    record.state = QUIRE__BLOCK_CACHED;
+    pool->blocks.records[block] = record;
+    pool->blocks.in_state[QUIRE__BLOCK_OWNED]--;
+    pool->blocks.in_state[QUIRE__BLOCK_CACHED]++;
+    if (!windowed && !counted)
+        count_cached_child(pool, record.node);
+    if (windowed || node->cached_children == 0)
         offer(pool, block);
 }
 
@@ -236,26 +235,36 @@ void quire__block_acquire(struct quire_pool *pool, uint32_t block)
 
 quire_status quire__block_release(struct quire_pool *pool, uint32_t block, bool wipe)
 {
+    if (quire__block_let_go(&pool->blocks, block))
+        return QUIRE_OK;
     if (block >= pool->blocks.total)
         return QUIRE_E_INVAL;
-    struct quire__block *record = &pool->blocks.records[block];
-    if (record->state != QUIRE__BLOCK_OWNED)
+    /* A copy, written back once: each bit field of the record is a read and a write of its word. */
+    struct quire__block record = pool->blocks.records[block];
+    if (record.state != QUIRE__BLOCK_OWNED)
         return QUIRE_E_INVAL;
-    QUIRE_CHECK(record->refs > 0);
-    if (--record->refs > 0)
-        return QUIRE_OK;
-    uint32_t node = record->node;
+    QUIRE_CHECK(record.refs == 1);
+    record.refs = 0;
+    uint32_t node = record.node;
     if (node != QUIRE__NODE_NONE && !pool->index.nodes[node].detached) {
-        enter_cache(pool, block);
+        enter_cache(pool, block, record);
         return QUIRE_OK;
     }
+    if (node == QUIRE__NODE_NONE && !wipe) {
+        record.state = QUIRE__BLOCK_FREE;
+        record.place = pool->blocks.first_free;
+        pool->blocks.records[block] = record;
+        pool->blocks.first_free = block;
+        pool->blocks.in_state[QUIRE__BLOCK_OWNED]--;
+        pool->blocks.in_state[QUIRE__BLOCK_FREE]++;
+        return QUIRE_OK;
+    }
+    pool->blocks.records[block] = record;
     if (node != QUIRE__NODE_NONE) {
         quire__block_unname(pool, block);
         quire__node_prune(pool, node);
-        wipe = true;
     }
-    if (wipe)
-        quire__block_wipe(pool, block);
+    quire__block_wipe(pool, block);
     put_free(pool, block);
     return QUIRE_OK;
 }

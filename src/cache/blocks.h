@@ -52,6 +52,16 @@ static inline uint64_t quire__blocks_available(const struct quire__blocks *self)
 uint32_t quire__block_take(struct quire_pool *pool, uint32_t table, uint32_t tenant);
 /* Adds a reference to an owned or cached block. */
 void quire__block_acquire(struct quire_pool *pool, uint32_t block);
+/* Drops a reference that is not the last one; false, and nothing done, for any other. Most
+ * references of a fork are such: no call for each. */
+static inline bool quire__block_let_go(struct quire__blocks *self, uint32_t block)
+{
+    if (block >= self->total || self->records[block].refs < 2)
+        return false;
+    self->records[block].refs--;
+    return true;
+}
+
 /* Drops a reference. The last one caches the block where a node that is not detached names it, else
  * frees it; `wipe`, or a detached node, zeroes what is freed. INVAL, and nothing done, for a block
  * that is free, cached or does not exist. */

@@ -23,12 +23,6 @@ static uint32_t lru_worth(const struct quire__evictor *self, const struct quire_
     return 0;
 }
 
-static uint32_t class_of(uint32_t hits)
-{
-    uint32_t class = 31u - (uint32_t)__builtin_clz(hits | 1u);
-    return class < QUIRE__HIT_CLASSES ? class : QUIRE__HIT_CLASSES - 1;
-}
-
 /* GreedyDual (Cao, Irani 1997) keeps what is worth most for its bytes: here the tokens that a block
  * saves, times how likely it is to be found again. GreedyDual-Size-Frequency takes the hits for
  * that likelihood; counting how often blocks of so many hits came back tells it from one-shot
@@ -38,7 +32,7 @@ static uint32_t cost_worth(const struct quire__evictor *self,
                            const struct quire__evict_facts *facts)
 {
     enum { TURNOVERS = 8, PRIOR_SEEN = 20, PRIOR_REUSED = 10 };
-    uint32_t class = class_of(facts->hits);
+    uint32_t class = quire__hit_class(facts->hits);
     uint64_t most = (uint64_t)TURNOVERS * self->capacity;
     most = most < worth_max ? most : worth_max;
     uint64_t whole = most * ((uint64_t)self->reused[class] + PRIOR_REUSED) /
@@ -145,19 +139,9 @@ uint32_t quire__evictor_pop(struct quire__evictor *self, struct quire__block *re
 
 /* ---- time ---- */
 
-uint32_t quire__evictor_cached(struct quire__evictor *self, uint32_t hits)
-{
-    uint32_t class = class_of(hits);
-    if (++self->seen[class] / 4 > self->capacity) { /* what was long ago counts less */
-        self->seen[class] /= 2;
-        self->reused[class] /= 2;
-    }
-    return self->tick++;
-}
-
 void quire__evictor_found(struct quire__evictor *self, uint32_t hits)
 {
-    uint32_t class = class_of(hits);
+    uint32_t class = quire__hit_class(hits);
     if (self->reused[class] < self->seen[class])
         self->reused[class]++;
 }

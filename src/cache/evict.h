@@ -51,8 +51,23 @@ void quire__evictor_remove(struct quire__evictor *self, struct quire__block *rec
                            uint32_t block);
 /* Takes out the block that goes first; QUIRE_BLOCK_NONE when there is none. */
 uint32_t quire__evictor_pop(struct quire__evictor *self, struct quire__block *records);
+static inline uint32_t quire__hit_class(uint32_t hits)
+{
+    uint32_t class = 31u - (uint32_t)__builtin_clz(hits | 1u);
+    return class < QUIRE__HIT_CLASSES ? class : QUIRE__HIT_CLASSES - 1;
+}
+
 /* A block with so many hits was let go and is cached; returns its stamp. */
-uint32_t quire__evictor_cached(struct quire__evictor *self, uint32_t hits);
+static inline uint32_t quire__evictor_cached(struct quire__evictor *self, uint32_t hits)
+{
+    uint32_t class = quire__hit_class(hits);
+    if (++self->seen[class] / 4 > self->capacity) { /* what was long ago counts less */
+        self->seen[class] /= 2;
+        self->reused[class] /= 2;
+    }
+    return self->tick++;
+}
+
 /* A cached block with so many hits was found. */
 void quire__evictor_found(struct quire__evictor *self, uint32_t hits);
 

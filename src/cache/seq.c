@@ -80,12 +80,15 @@ void quire__seq_shrink(struct quire_pool *pool, struct quire__seq *seq, uint32_t
     if (num_blocks >= seq->num_blocks)
         return;
     uint32_t num_tables = pool->layout.num_tables, *first = quire__seq_first(pool, seq);
+    uint32_t *last = quire__seq_entries(pool, seq, 0) + seq->num_blocks;
+    uint64_t stride = quire__pool_row(pool, 1, 0) - quire__pool_row(pool, 0, 0);
     for (uint32_t i = seq->num_blocks; i-- > num_blocks;) {
-        for (uint32_t table = 0; table < num_tables; table++) {
-            uint32_t *entry = &quire__seq_entries(pool, seq, table)[i];
+        uint32_t *entry = --last;
+        for (uint32_t table = 0; table < num_tables; table++, entry += stride) {
             if (*entry == QUIRE_BLOCK_NONE)
                 continue;
-            QUIRE_CHECK(quire__block_release(pool, *entry, seq->wipe) == QUIRE_OK);
+            if (!quire__block_let_go(&pool->blocks, *entry))
+                QUIRE_CHECK(quire__block_release(pool, *entry, seq->wipe) == QUIRE_OK);
             *entry = QUIRE_BLOCK_NONE;
         }
     }
