@@ -274,8 +274,8 @@ class Rest(Case):
 
     def test_help(self):
         self.assertRegex(self.quire('--version')[0], rb'\Aquire \d+\.\d+\.\d+\n\Z')
-        for command in ('', 'run', 'tokenize', 'eval', 'info', 'bench', 'bench model',
-                        'bench cache'):
+        for command in ('', 'run', 'tokenize', 'eval', 'info', 'plan', 'trace', 'trace replay',
+                        'bench', 'bench model', 'bench cache', 'bench evict'):
             out, err = self.quire(*command.split(), '--help')
             self.assertEqual(err, b'')
             self.assertIn(b'example:\n  quire', out)
@@ -286,7 +286,8 @@ class Rest(Case):
         with open(SOURCE / 'docs' / 'man' / 'quire.1', encoding='utf-8') as file:
             manual = file.read().replace('\\-', '-')
         completion = SOURCE / 'tools' / 'completion' / 'quire.bash'
-        for command in ('run', 'tokenize', 'eval', 'info', 'bench model', 'bench cache'):
+        for command in ('run', 'tokenize', 'eval', 'info', 'plan', 'trace replay', 'bench model',
+                        'bench cache', 'bench evict'):
             out = self.quire(*command.split(), '--help')[0].decode()
             listed = set(re.findall(r'^  (--?[a-z-]+)', out, re.M))
             section = re.search(rf'^\.SS {command}\n(.*?)(?=^\.S)', manual, re.M | re.S)

@@ -7,7 +7,7 @@ _quire_words()
     local cache="-m --threads --layout --block-size --kv" words=
     local engine="$cache -c --kv-memory"
     case $1 in
-    "") words="run tokenize eval info bench --version" ;;
+    "") words="run tokenize eval info plan trace bench --version" ;;
     run)
         words="-p -f --ids -n --n --temp --top-k --top-p --min-p --repeat-penalty --seed --raw"
         words+=" --system --template --stats --json $engine"
@@ -15,9 +15,16 @@ _quire_words()
     tokenize) words="-p -f --decode --bos -m" ;;
     eval) words="-f --ids --chunks --logits --json $engine" ;;
     info) words="--json" ;;
-    bench) words="model cache" ;;
+    plan) words="--kv --memory --context --block-size --prefix --json" ;;
+    trace) words="replay" ;;
+    "trace replay")
+        words="--block-size --blocks --memory --bytes-per-token --eviction --seqs --step-tokens"
+        words+=" --step-ms --json"
+        ;;
+    bench) words="model cache evict" ;;
     "bench model") words="--depth --batch --prompt --generate --runs --json $cache" ;;
     "bench cache") words="--backend --runs --json" ;;
+    "bench evict") words="--requests --seed --json" ;;
     esac
     printf '%s' "$words --help"
 }
@@ -29,8 +36,8 @@ _quire()
     if ((COMP_CWORD > 1)); then
         command=${COMP_WORDS[1]}
     fi
-    if [ "$command" = bench ] && ((COMP_CWORD > 2)); then
-        command="bench ${COMP_WORDS[2]}"
+    if [[ $command =~ ^(bench|trace)$ ]] && ((COMP_CWORD > 2)); then
+        command="$command ${COMP_WORDS[2]}"
     fi
     case $before in
     -m | -f | --ids | --logits)
@@ -40,13 +47,15 @@ _quire()
         ;;
     --layout) mapfile -t COMPREPLY < <(compgen -W "auto paged contiguous" -- "$word") ;;
     --kv) mapfile -t COMPREPLY < <(compgen -W "f32 f16 bf16" -- "$word") ;;
+    --eviction) mapfile -t COMPREPLY < <(compgen -W "lru cost" -- "$word") ;;
     --template) mapfile -t COMPREPLY < <(compgen -W "chatml llama3 gemma" -- "$word") ;;
     -p | -n | --n | -c | --temp | --top-k | --top-p | --min-p | --repeat-penalty | --seed | \
         --system | --threads | --block-size | --kv-memory | --chunks | --depth | --batch | \
-        --prompt | --generate | --runs) ;;
+        --prompt | --generate | --runs | --memory | --context | --prefix | --blocks | \
+        --bytes-per-token | --seqs | --step-tokens | --step-ms | --requests) ;;
     *)
         mapfile -t COMPREPLY < <(compgen -W "$(_quire_words "$command")" -- "$word")
-        if [ "$command" = info ] && [[ $word != -* ]]; then
+        if [[ $command =~ ^(info|plan|trace replay)$ && $word != -* ]]; then
             compopt -o filenames 2>/dev/null
             mapfile -t COMPREPLY < <(compgen -f -- "$word")
         fi

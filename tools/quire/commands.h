@@ -8,8 +8,11 @@ int command_run(int argc, char **argv);
 int command_tokenize(int argc, char **argv);
 int command_eval(int argc, char **argv);
 int command_info(int argc, char **argv);
+int command_plan(int argc, char **argv);
+int command_trace(int argc, char **argv);
 int command_bench(int argc, char **argv);
 int command_bench_model(int argc, char **argv);
 int command_bench_cache(int argc, char **argv);
+int command_bench_evict(int argc, char **argv);
 
 #endif

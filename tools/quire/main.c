@@ -18,6 +18,8 @@ static const struct {
     {"tokenize", command_tokenize, "turns text into token ids, and back"},
     {"eval", command_eval, "measures how well a model predicts a text"},
     {"info", command_info, "describes a model file"},
+    {"plan", command_plan, "says how many sequences fit into memory"},
+    {"trace", command_trace, "plays recorded requests against a cache without a model"},
     {"bench", command_bench, "measures the speed of a model or of the cache"},
 };
 
