@@ -26,12 +26,12 @@ static uint32_t lru_worth(const struct quire__evictor *self, const struct quire_
 /* GreedyDual (Cao, Irani 1997) keeps what is worth most for its bytes: here the tokens that a block
  * saves, times how likely it is to be found again. GreedyDual-Size-Frequency takes the hits for
  * that likelihood; counting how often blocks of so many hits came back tells it from one-shot
- * prompts. A block that surely returns outlives eight turnovers of the pool. docs/eviction.md has
+ * prompts. A block that surely returns outlives two turnovers of the pool. docs/eviction.md has
  * the measurements behind both numbers. */
 static uint32_t cost_worth(const struct quire__evictor *self,
                            const struct quire__evict_facts *facts)
 {
-    enum { TURNOVERS = 8, PRIOR_SEEN = 20, PRIOR_REUSED = 10 };
+    enum { TURNOVERS = 2, PRIOR_SEEN = 20, PRIOR_REUSED = 10 };
     uint32_t class = quire__hit_class(facts->hits);
     uint64_t most = (uint64_t)TURNOVERS * self->capacity;
     most = most < worth_max ? most : worth_max;

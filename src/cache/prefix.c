@@ -59,26 +59,44 @@ bool quire__prefix_is_whole(const struct quire_pool *pool, uint32_t node)
     return true;
 }
 
-/* The child that shares the most tokens with a key, of those that are whole. Where a twin's block
- * was evicted, the best child is not: its neighbours are the next best on either side. */
-static struct quire__match match_whole(struct quire_pool *pool, uint32_t parent,
-                                       const uint32_t *tokens, uint32_t count)
+/* Whether a hit may end in, or pass, a node that shares `common` tokens: a full block is passed,
+ * and its windows are looked at later; a partial one ends the hit, whose windows all reach into it.
+ */
+static bool is_usable(const struct quire_pool *pool, struct quire__match match)
 {
+    const uint32_t *blocks = quire__index_blocks(&pool->index, match.node);
+    if (match.common == pool->layout.block_size)
+        return quire__prefix_is_whole(pool, match.node);
+    for (uint32_t t = 0; t < pool->layout.num_tables; t++) {
+        if (blocks[t] == QUIRE_BLOCK_NONE)
+            return false;
+    }
+    return true;
+}
+
+/* The usable child that shares the most tokens with a key. Mostly it is the best match. Where that
+ * has lost a block, the partial node of just the shared tokens is tried, and then the neighbours on
+ * both sides, a few of them: so many prefixes may part here that a look at all is out of bounds. */
+static struct quire__match match_usable(struct quire_pool *pool, uint32_t parent,
+                                        const uint32_t *tokens, uint32_t count)
+{
+    enum { NEIGHBOURS_MAX = 16 };
     struct quire__match best = quire__index_match(&pool->index, parent, tokens, count);
-    if (best.common == 0 || quire__prefix_is_whole(pool, best.node))
+    if (best.common == 0 || is_usable(pool, best))
         return best;
-    struct quire__match whole = {QUIRE__NODE_NONE, 0};
+    struct quire__match found = {QUIRE__NODE_NONE, 0}, same = best;
+    same.node = quire__index_find(&pool->index, parent, tokens, best.common);
+    if (same.node != QUIRE__NODE_NONE && is_usable(pool, same))
+        return same;
     for (int side = 0; side < 2; side++) {
         struct quire__match next = best;
-        while (next.common > whole.common) {
-            if (quire__prefix_is_whole(pool, next.node)) {
-                whole = next;
-                break;
-            }
+        for (int i = 0; i < NEIGHBOURS_MAX && next.common > found.common; i++) {
+            if (is_usable(pool, next))
+                found = next;
             next = quire__index_beside(&pool->index, next.node, side != 0, tokens, count);
         }
     }
-    return whole;
+    return found;
 }
 
 uint32_t quire__prefix_find(struct quire_pool *pool, const struct quire_seq_config *config,
@@ -91,7 +109,7 @@ uint32_t quire__prefix_find(struct quire_pool *pool, const struct quire_seq_conf
     while (node != QUIRE__NODE_NONE && len < limit) {
         uint32_t left = limit - len;
         struct quire__match match =
-            match_whole(pool, node, config->tokens + len, left < size ? left : size);
+            match_usable(pool, node, config->tokens + len, left < size ? left : size);
         if (match.common == 0)
             break;
         pool->path[num_path++] = match.node;

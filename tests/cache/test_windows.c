@@ -197,7 +197,7 @@ static void test_lost_rows_are_not_found(void **state)
         (void)qt_line_run(&env, &line, tokens, 40);
         struct quire_pool_stats stats;
         qt_stats(&env, &stats);
-        qt_evict(&env, (uint32_t)stats.blocks_cached);
+        qt_evict(&env, (uint32_t)stats.blocks_cached - 2);
         qt_stats(&env, &stats);
         assert_int_equal(stats.blocks_cached, 0);
         qt_snapshot_take(&env, &line.stream, 1, &snapshot);
@@ -495,6 +495,38 @@ static void test_going_back_over_random_holes(void **state)
     }
 }
 
+/* A prefix that ends inside a block is found, also where longer blocks that begin alike have given
+ * the rows of their windows back and lost them. */
+static void test_a_partial_prefix_is_found_beside_longer_ones(void **state)
+{
+    enum { LINES = 3, SHARED = 9, TOTAL = 40 };
+    struct qt_env env;
+    struct qt_line line, lines[LINES];
+    quire_pin pin;
+    uint32_t tokens[TOTAL], len = 0;
+    qt_share_open(&env, *state, &qt_unequal, 4, 120);
+    qt_tokens(1, tokens, TOTAL);
+    struct quire_seq_config prefix = qt_prefix(tokens, SHARED);
+    (void)qt_line_run(&env, &line, tokens, SHARED);
+    qt_line_close(&env, &line);
+    qt_assert_ok(quire_pool_pin(env.pool, &prefix, &pin, &len, NULL));
+    assert_int_equal(len, SHARED);
+    for (uint32_t i = 0; i < LINES; i++) {
+        struct quire_pool_stats stats;
+        for (uint32_t t = SHARED; t < TOTAL; t++)
+            tokens[t] = 1000 * (i + 1) + t;
+        assert_int_equal(qt_line_run(&env, &lines[i], tokens, TOTAL), SHARED);
+        qt_stats(&env, &stats);
+        qt_evict(&env, (uint32_t)stats.blocks_cached - 2);
+    }
+    for (uint32_t i = 0; i < LINES; i++) {
+        qt_line_check(&env, &lines[i]);
+        qt_line_close(&env, &lines[i]);
+    }
+    qt_assert_ok(quire_pool_unpin(env.pool, pin));
+    qt_close(&env);
+}
+
 /* Attention over a hit, with rows before the windows gone, is that over all rows. */
 static void test_attention_after_a_hit(void **state)
 {
@@ -625,6 +657,7 @@ int main(void)
         QT_TEST(test_the_longest_position_that_works, QT_SHARE),
         QT_TEST(test_v_s1_random_holes, QT_SHARE),
         QT_TEST(test_going_back_over_random_holes, QT_SHARE),
+        QT_TEST(test_a_partial_prefix_is_found_beside_longer_ones, QT_SHARE),
         QT_TEST(test_the_view_shows_the_window, QT_SHARE),
         QT_TEST(test_attention_after_a_hit, QT_SHARE_KV),
         QT_TEST(test_no_fixed_split, QT_SHARE),
