@@ -270,6 +270,7 @@ class Rest(Case):
                         'match_100k_of_1m_ms', 'evict_1m_s'):
                 self.assertGreater(got[key], 0, key)
             self.assertIn('match_fanout_us', got)
+            self.assertTrue(0 < got['waste_pct'] < 2)
         self.refuses('bench', 'cache', '--backend', 'gpu', says='gpu')
 
     def test_help(self):

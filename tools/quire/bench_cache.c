@@ -12,6 +12,7 @@
 #include "quire/commands.h"
 #include "quire/console.h"
 #include "quire/files.h"
+#include "quire/trace.h"
 
 enum { RUNS_MAX = 101, MILLION = 1000000 };
 
@@ -37,6 +38,7 @@ struct figures {
     double ns[ROWS][RUNS_MAX];
     double median[ROWS]; /* in each row's unit */
     uint64_t meta_bytes;
+    double waste_pct; /* positions without a token, of prompts of 1,000 to 4,000 */
 };
 
 static int compare(const void *a, const void *b)
@@ -134,6 +136,8 @@ static quire_status measure(const char *backend, uint32_t runs, struct figures *
             status = run_million(backend, run, f, error);
         cli_progress_end(&progress);
     }
+    if (status == QUIRE_OK)
+        status = trace_measure_waste(CACHE_WORK_P, &f->waste_pct, error);
     if (status != QUIRE_OK && error->message[0] == '\0')
         (void)quire__fail(error, status, "the work of the bench failed: %s",
                           quire_status_text(status));
@@ -149,8 +153,9 @@ static quire_status measure(const char *backend, uint32_t runs, struct figures *
 static int print(const char *backend, uint32_t runs, const struct figures *f, bool json)
 {
     if (json) {
-        json_t *root = json_pack("{s:s, s:i, s:I}", "backend", backend, "runs", (int)runs,
-                                 "meta_bytes_per_block", (json_int_t)f->meta_bytes);
+        json_t *root =
+            json_pack("{s:s, s:i, s:I, s:f}", "backend", backend, "runs", (int)runs,
+                      "meta_bytes_per_block", (json_int_t)f->meta_bytes, "waste_pct", f->waste_pct);
         for (uint32_t row = 0; row < ROWS; row++)
             (void)json_object_set_new(root, rows[row].key, json_real(f->median[row]));
         return files_print_json(root);
@@ -160,6 +165,7 @@ static int print(const char *backend, uint32_t runs, const struct figures *f, bo
         (void)printf("%-38s %9.3f %s\n", rows[row].text, f->median[row], rows[row].unit);
     (void)printf("%-38s %9llu bytes\n", "metadata of a block, tokens apart",
                  (unsigned long long)f->meta_bytes);
+    (void)printf("%-38s %9.3f %%\n", "waste, prompts of 1,000 tokens and up", f->waste_pct);
     return CLI_OK;
 }
 
