@@ -14,7 +14,8 @@ from terminal import CTRL_C, CTRL_D, Terminal
 
 MODEL = tiny('chat')
 SLOW = tiny('slow', '--layers', '16')
-END = 2  # <|im_end|>
+# Most layers see 8 positions, and each of the 7 layers has blocks of its own.
+WINDOWS = tiny('gemma3', '--arch', 'gemma3', '--layers', '7', '--vocab', '512')
 POSITION_BYTES = 512  # 2 layers, 2 heads of 32, K and V in two bytes
 TOKENS = 8
 SAYS = ('Who?', 'Where is it?', 'Tell me more about the sheets.', 'Why?', 'And the shop?')
@@ -87,27 +88,33 @@ class ChatCase(Case):
 
 class Mirror:
     """What each branch must hold, computed by runs that share nothing."""
+    model, end = MODEL, 2  # <|im_end|>
+    first = '<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n'
+    later = '<|im_end|>\n' + first
 
     def __init__(self, case, *arguments):
         self.case, self.arguments = case, arguments
         self.branches, self.current = [[]], 0
 
     def tokens(self, text):
-        return json.loads(self.case.quire('tokenize', '-m', MODEL, '-p', text)[0])
+        return json.loads(self.case.quire('tokenize', '-m', self.model, '-p', text)[0])
 
     def say(self, text):
         """The answer that the current branch must give."""
         turns = self.branches[self.current]
-        if turns:
-            between = f'<|im_end|>\n<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n'
-            ids = turns[-1] + self.tokens(between)
-        else:
-            ids = self.tokens(f'<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n')
+        ids = self.tokens((self.later if turns else self.first).format(text))
+        ids = (turns[-1] if turns else []) + ids
         path = self.case.write('whole.json', json.dumps(ids))
-        got = json.loads(self.case.quire('run', '-m', MODEL, '--ids', path, '-n', str(TOKENS),
+        got = json.loads(self.case.quire('run', '-m', self.model, '--ids', path, '-n', str(TOKENS),
                                          '--temp', '0', '--json', *self.arguments)[0])
-        turns.append(ids + [i for i in got['output_ids'] if i != END])
+        turns.append(ids + [i for i in got['output_ids'] if i != self.end])
         return got['text']
+
+
+class WindowMirror(Mirror):
+    model, end = WINDOWS, 5  # <end_of_turn>
+    first = '<bos><start_of_turn>user\n{}<end_of_turn>\n<start_of_turn>model\n'
+    later = '<end_of_turn>\n' + first.removeprefix('<bos>')
 
 
 class Branches(ChatCase):
@@ -133,10 +140,10 @@ class Branches(ChatCase):
         self.assertEqual(int(re.search(r'reused (\d+)', rest)[1]), figures['reused'])
         self.assertEqual(int(re.search(r'prompt +(\d+) tokens', rest)[1]), figures['computed'])
 
-    def random_walk(self, seed, arguments, steps, sampling=()):
+    def random_walk(self, seed, arguments, steps, sampling=(), mirror=Mirror):
         rng = random.Random(seed)
-        chat = self.start('-n', str(TOKENS), *arguments, *sampling)
-        mirror = Mirror(self, *sampling)
+        chat = self.start('-n', str(TOKENS), *arguments, *sampling, model=mirror.model)
+        mirror = mirror(self, *sampling)
         for step in range(steps):
             turns = mirror.branches[mirror.current]
             choice = rng.choice(('say', 'say', 'fork', 'switch', 'back'))
@@ -165,6 +172,40 @@ class Branches(ChatCase):
                                           ['--block-size', '7', '--threads', '1'],
                                           ['--block-size', '64', '--threads', '3'])):
             self.finish(self.random_walk(seed, arguments, 22))
+
+    def test_random_walks_with_windows(self):
+        """Going back past what a window keeps finds it in the cache, or computes it again."""
+        for seed, arguments in enumerate(([], ['--block-size', '5'], ['--layout', 'contiguous'])):
+            self.finish(self.random_walk(seed, arguments, 22, mirror=WindowMirror))
+        little = ['-c', '700', '--kv-memory', str(704 * 7 * 256)]
+        for seed in range(20, 23):
+            chat = self.random_walk(seed, little, 30, mirror=WindowMirror)
+            counts, _ = self.check_map(chat.say('/blocks'))
+            figures = self.figures(chat)
+            self.assertEqual(counts['own'] + counts['shared'], figures['held'])
+            self.assertEqual((counts['cached'], counts['free']),
+                             (figures['cached'], figures['free']))
+            self.finish(chat)
+
+    def test_back_past_a_lost_window(self):
+        """Where the rows that a window needs are gone, as much as works stays."""
+        chat = self.start('-n', str(TOKENS), '-c', '500', '--kv-memory', str(512 * 7 * 256),
+                          model=WINDOWS)
+        mirror = WindowMirror(self)
+        for text in SAYS:
+            self.assertEqual(chat.say(text).rstrip('\n'), mirror.say(text).rstrip('\n'))
+        chat.say('/fork')
+        chat.say('/back 5')
+        for number in range(2):
+            chat.say(f'Tell me of the sheets in shop {number} and of all its pages. ' * 9)
+        chat.say('/switch 1')
+        told = chat.say('/back 3')
+        computed, whole = map(int, re.search(r'(\d+) of (\d+) tokens computed', told).groups())
+        self.assertLess(computed, whole)
+        del mirror.branches[0][-3:]
+        for text in SAYS[2:]:
+            self.assertEqual(chat.say(text).rstrip('\n'), mirror.say(text).rstrip('\n'))
+        self.finish(chat)
 
     def test_random_walk_with_a_penalty(self):
         """What a penalty looks at is the branch's own text, reused or not."""
@@ -386,8 +427,9 @@ class Blocks(ChatCase):
         counts, _ = self.check_map(chat.say('/blocks'))
         self.assertEqual(counts['free'], 88)
         long = 'Tell me of the sheets and the quires and the pages. ' * 4
-        for line in ('Who?', long, '/fork twenty letters long', long, 'Why?', '/back 2', 'Where?', '/switch 1', 'Why?',
-                     '/fork', '/back 3', 'Who?', '/switch 2', long, '/back', long, '/back 1'):
+        for line in ('Who?', long, '/fork twenty letters long', long, 'Why?', '/back 2', 'Where?',
+                     '/switch 1', 'Why?', '/fork', '/back 3', 'Who?', '/switch 2', long, '/back',
+                     long, '/back 1'):
             chat.say(line)
             counts, cells = self.check_map(chat.say('/blocks'))
             figures = self.figures(chat)

@@ -12,6 +12,7 @@ from cli import BINARY, Case, TIMEOUT_S, tiny
 
 MODEL = tiny('chat')
 BASE = tiny('base', '--base-model')
+WINDOWS = tiny('gemma3_5', '--arch', 'gemma3', '--layers', '7', '--vocab', '512', '--seed', '5')
 REAL = os.environ.get('QUIRE_TEST_MODEL')
 PROMPT = 'When a reader asks for a page, the binder knows which quire holds it.'
 
@@ -140,6 +141,9 @@ class Beam(Example):
         self.assertGreater(naive, 10 * copied)
         self.assertGreater(would, 4 * held)
 
+    def test_windows(self):
+        self.beams(WINDOWS, 5, 40)
+
     @unittest.skipUnless(REAL, 'QUIRE_TEST_MODEL names no model')
     def test_real(self):
         scores, _, _ = self.beams(REAL, 4, 16)
@@ -176,6 +180,11 @@ class Speculate(Example):
                 total += right
         self.assertGreater(total, 0)
         self.check(MODEL, PROMPT, 1, 8)
+
+    def test_windows(self):
+        """Guesses that are wrong are taken back from a window that has moved on."""
+        guessed, right = self.check(WINDOWS, PROMPT, 60, 8)
+        self.assertLess(right, guessed)
 
     @unittest.skipUnless(REAL, 'QUIRE_TEST_MODEL names no model')
     def test_real(self):
