@@ -139,13 +139,13 @@ static uint32_t blocks_after(const struct quire_pool *pool, const struct quire__
     return quire__layout_blocks(&pool->layout, (uint64_t)step->parts[i].len + step->parts[i].n_new);
 }
 
-/* Blocks that all items together still need, copies included. */
+/* Blocks that all items together still need, copies included, which it plans. */
 static uint64_t blocks_needed(const struct quire_pool *pool, const struct quire__step *step)
 {
     uint64_t needed = 0;
     for (uint32_t i = 0; i < step->num_items; i++)
         needed += blocks_after(pool, step, i) - step->items[i].num_blocks_before;
-    return needed * pool->layout.num_tables + quire__copies_needed(pool, step);
+    return needed * pool->layout.num_tables + quire__copies_plan(pool, step);
 }
 
 /* Gives blocks back that an item holds past the first `num_blocks`, and lets its sequence go. */
