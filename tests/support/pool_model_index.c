@@ -131,8 +131,7 @@ static bool holds_hit(const struct pm_model *model, const struct pm_seq *seq, ui
     return true;
 }
 
-/* What is there for sure: what a live sequence has published and still holds, or a pin keeps. Whole
- * blocks: inside of one, a lookup follows the run of tokens that is most alike, held or not. */
+/* What is there for sure: what a live sequence has published and still holds, or a pin keeps. */
 static uint32_t least_of(const struct pm_model *model, uint32_t tenant, const uint32_t *tokens,
                          uint32_t cap)
 {
@@ -145,19 +144,17 @@ static uint32_t least_of(const struct pm_model *model, uint32_t tenant, const ui
         end = end < cap ? end : cap;
         while (common < end && seq->rows[common].token == tokens[common])
             common++;
-        common = common / size * size;
+        if (pm_windowed(model))
+            common = common / size * size;
         while (common > 0 && !holds_hit(model, seq, common))
             common -= size;
         least = common > least ? common : least;
     }
     for (uint32_t i = 0; i < PM_PINS; i++) {
         const struct pm_pin *pin = &model->pins[i];
-        uint32_t len = pin->len / size * size;
-        if (pm_windowed(model) && len < pin->len)
-            continue;
-        if (pin->live && pin->tenant == tenant && len <= cap && len > least &&
-            memcmp(pin->tokens, tokens, len * sizeof *tokens) == 0)
-            least = len;
+        if (pin->live && pin->tenant == tenant && pin->len <= cap && pin->len > least &&
+            memcmp(pin->tokens, tokens, pin->len * sizeof *tokens) == 0)
+            least = pin->len;
     }
     return least;
 }
