@@ -131,9 +131,7 @@ static bool holds_hit(const struct pm_model *model, const struct pm_seq *seq, ui
     return true;
 }
 
-/* What is there for sure: what a live sequence has published and still holds, or a pin keeps. With
- * windows only whole blocks count: a lookup may follow a longer run of tokens whose window is gone.
- */
+/* What is there for sure: what a live sequence has published and still holds, or a pin keeps. */
 static uint32_t least_of(const struct pm_model *model, uint32_t tenant, const uint32_t *tokens,
                          uint32_t cap)
 {
@@ -154,8 +152,6 @@ static uint32_t least_of(const struct pm_model *model, uint32_t tenant, const ui
     }
     for (uint32_t i = 0; i < PM_PINS; i++) {
         const struct pm_pin *pin = &model->pins[i];
-        if (pm_windowed(model) && pin->len % size != 0)
-            continue;
         if (pin->live && pin->tenant == tenant && pin->len <= cap && pin->len > least &&
             memcmp(pin->tokens, tokens, pin->len * sizeof *tokens) == 0)
             least = pin->len;

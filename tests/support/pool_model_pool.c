@@ -287,9 +287,7 @@ void pm_op_inspect(struct pm_model *model, const uint32_t *args)
         if (model->seqs[i].live && model->has_tables)
             check_device_table(model, &model->seqs[i]);
     }
-    /* without merge_equal, a sequence's own copy of an evicted head may hide what is behind it */
-    if (args[0] % 8 == 0 && model->shape.geometry == 0 && !model->shape.contiguous &&
-        model->shape.merge_equal) {
+    if (args[0] % 8 == 0 && model->shape.geometry == 0 && !model->shape.contiguous) {
         uint64_t reach = pm_index_reach(model);
         pm_trace(model, "%llu blocks reached, %llu cached", (unsigned long long)reach,
                  (unsigned long long)model->stats.blocks_cached);

@@ -296,7 +296,7 @@ static void write_layer(struct pm_model *model, struct pm_step *step, uint32_t l
 }
 
 /* As an engine with its own kernels: puts the rows there itself. */
-static bool write_rows(struct pm_model *model, struct pm_step *step)
+static void write_rows(struct pm_model *model, struct pm_step *step)
 {
     for (uint32_t layer = 0; layer < model->geometry->num_layers; layer++) {
         uint32_t k_bytes = qt_row_bytes(&model->env, layer, QT_K);
@@ -312,13 +312,10 @@ static bool write_rows(struct pm_model *model, struct pm_step *step)
             }
             struct quire_rows rows = {layer, seq->len, item->n_new};
             quire_status got = quire_seq_write(model->env.pool, seq->handle, &rows, k, v);
-            if (got == QUIRE_E_BUSY)
-                return false; /* somebody found rows of the block before these meanwhile */
             PM_STATUS(model, got, QUIRE_OK);
         }
     }
     step->rows_written = true;
-    return true;
 }
 
 /* The batch in CSR form is the batch, and names blocks that exist. */
@@ -365,7 +362,7 @@ void pm_op_write(struct pm_model *model, const uint32_t *args)
         for (uint32_t g = 0; g < model->geometry->num_groups && args[WRITE_HOW] == 0; g++)
             check_view(model, step, g);
         step->viewed = step->viewed || args[WRITE_HOW] == 0;
-        by_rows = write_rows(model, step);
+        write_rows(model, step);
     }
     if (!model->env.has_kv)
         return;
