@@ -246,7 +246,8 @@ QUIRE_API quire_status quire_groups_balance(const struct quire_group_config *gro
 QUIRE_API quire_status quire_pool_group_stats(struct quire_pool *pool, uint32_t group,
                                               struct quire_group_stats *stats);
 
-/* Takes events out of the pool's ring, oldest first, without its mutex.
+/* Takes events out of the pool's ring, oldest first, without its mutex. None come in the contiguous
+ * layout, where nothing is shared.
  *
  * pool: made with event_capacity > 0; events [max_events]; *count: how many were taken; *lost: how
  * many the full ring refused since creation, optional.

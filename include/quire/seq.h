@@ -144,7 +144,7 @@ QUIRE_API quire_status quire_seq_truncate(struct quire_pool *pool, quire_seq seq
 QUIRE_API quire_status quire_seq_length(struct quire_pool *pool, quire_seq seq, uint32_t *len);
 
 /* Copies the tokens that the pool knows of a sequence: those of its prefix hit and of its steps, up
- * to the first step without tokens.
+ * to the first step that told none, or wrote no rows.
  *
  * pool, seq: a live sequence; tokens [max_tokens]: gets the first of them; *count: how many are
  * known, which may be more than max_tokens.

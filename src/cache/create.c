@@ -213,8 +213,6 @@ static quire_status take_index(struct quire_pool *pool, const struct quire_pool_
                                             pool->layout.block_size, pool->layout.num_tables);
     if (status == QUIRE_OK)
         status = quire__evictor_init(&pool->evictor, config->eviction, num_blocks);
-    if (status == QUIRE_OK)
-        status = quire__events_init(&pool->events, config->event_capacity);
     return status;
 }
 
@@ -224,6 +222,7 @@ static void start_slots(struct quire_pool *pool)
         pool->seqs[i] = (struct quire__seq){.generation = 1,
                                             .step = QUIRE__NO_STEP,
                                             .cursor = QUIRE__NODE_NONE,
+                                            .twins_from = QUIRE__NO_TWIN,
                                             .dirty_from = QUIRE__CLEAN,
                                             .next_free = i + 1};
     for (uint32_t i = 0; i < pool->max_pins; i++)
@@ -276,11 +275,12 @@ static quire_status take_host_memory(struct quire_pool *pool,
     pool->table_indices = quire__reserve(slot_bytes);
     pool->tails = quire__reserve(tail_slots(pool) * sizeof *pool->tails);
     if (quire__blocks_init(&pool->blocks, num_blocks) != QUIRE_OK ||
-        take_index(pool, config, num_blocks) != QUIRE_OK || pool->seqs == NULL ||
-        pool->first == NULL || pool->regions == NULL || pool->pins == NULL || pool->path == NULL ||
-        pool->recent.ring == NULL || pool->steps == NULL || pool->lens == NULL ||
-        pool->uploads == NULL || pool->ranges == NULL || pool->bounce == NULL ||
-        pool->table_indices == NULL || pool->tails == NULL)
+        take_index(pool, config, num_blocks) != QUIRE_OK ||
+        quire__events_init(&pool->events, config->event_capacity) != QUIRE_OK ||
+        pool->seqs == NULL || pool->first == NULL || pool->regions == NULL || pool->pins == NULL ||
+        pool->path == NULL || pool->recent.ring == NULL || pool->steps == NULL ||
+        pool->lens == NULL || pool->uploads == NULL || pool->ranges == NULL ||
+        pool->bounce == NULL || pool->table_indices == NULL || pool->tails == NULL)
         return QUIRE_E_NOMEM;
     start_slots(pool);
     count_metadata(pool, num_blocks, slot_bytes);

@@ -54,6 +54,7 @@ static void fork_paged(struct quire_pool *pool, const struct quire__seq *parent,
     fork->hidden = parent->hidden;
     fork->has_tokens = parent->has_tokens;
     fork->num_published = parent->num_published;
+    fork->twins_from = parent->twins_from;
     fork->tail_count = parent->tail_count;
     fork->dirty_from = 0;
     memcpy(quire__seq_tail(pool, fork), quire__seq_tail(pool, parent),
@@ -204,7 +205,7 @@ quire_status quire_seq_rematch(struct quire_pool *pool, quire_seq seq,
         status = QUIRE_E_BUSY;
     if (status == QUIRE_OK && !begins(pool, found, config))
         status = QUIRE_E_MISMATCH;
-    if (status == QUIRE_OK && !pool->layout.contiguous)
+    if (status == QUIRE_OK)
         rematch(pool, found, config);
     if (status == QUIRE_OK && len != NULL)
         *len = found->len;

@@ -17,6 +17,7 @@
 
 #define QUIRE__NO_STEP UINT32_MAX
 #define QUIRE__CLEAN   UINT32_MAX /* of dirty_from: the device knows the whole row */
+#define QUIRE__NO_TWIN UINT32_MAX /* of twins_from */
 
 /* A slot for one sequence. Its rows in the pool's arrays are those of its index. */
 struct quire__seq {
@@ -31,6 +32,7 @@ struct quire__seq {
     uint32_t num_published; /* of them, full ones that the path to the cursor stands for */
     uint32_t tail_count;    /* tokens known behind those (S3) */
     uint32_t cursor;        /* node of the last published block, or the tenant's root */
+    uint32_t twins_from;    /* published blocks before it are those that their nodes name */
     uint32_t dirty_from;    /* the device does not know the tables from this block on */
     uint32_t hit_tokens;
     uint32_t tenant;    /* number of its salt */

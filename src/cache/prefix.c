@@ -62,10 +62,10 @@ bool quire__prefix_is_whole(const struct quire_pool *pool, uint32_t node)
 /* Whether a hit may end in, or pass, a node that shares `common` tokens: a full block is passed,
  * and its windows are looked at later; a partial one ends the hit, whose windows all reach into it.
  */
-static bool is_usable(const struct quire_pool *pool, struct quire__match match)
+static bool is_usable(const struct quire_pool *pool, struct quire__match match, bool passes)
 {
     const uint32_t *blocks = quire__index_blocks(&pool->index, match.node);
-    if (match.common == pool->layout.block_size)
+    if (passes && match.common == pool->layout.block_size)
         return quire__prefix_is_whole(pool, match.node);
     for (uint32_t t = 0; t < pool->layout.num_tables; t++) {
         if (blocks[t] == QUIRE_BLOCK_NONE)
@@ -78,25 +78,45 @@ static bool is_usable(const struct quire_pool *pool, struct quire__match match)
  * has lost a block, the partial node of just the shared tokens is tried, and then the neighbours on
  * both sides, a few of them: so many prefixes may part here that a look at all is out of bounds. */
 static struct quire__match match_usable(struct quire_pool *pool, uint32_t parent,
-                                        const uint32_t *tokens, uint32_t count)
+                                        const uint32_t *tokens, uint32_t count, bool passes)
 {
     enum { NEIGHBOURS_MAX = 16 };
     struct quire__match best = quire__index_match(&pool->index, parent, tokens, count);
-    if (best.common == 0 || is_usable(pool, best))
+    if (best.common == 0 || is_usable(pool, best, passes))
         return best;
     struct quire__match found = {QUIRE__NODE_NONE, 0}, same = best;
     same.node = quire__index_find(&pool->index, parent, tokens, best.common);
-    if (same.node != QUIRE__NODE_NONE && is_usable(pool, same))
+    if (same.node != QUIRE__NODE_NONE && is_usable(pool, same, passes))
         return same;
     for (int side = 0; side < 2; side++) {
         struct quire__match next = best;
         for (int i = 0; i < NEIGHBOURS_MAX && next.common > found.common; i++) {
-            if (is_usable(pool, next))
+            if (is_usable(pool, next, passes))
                 found = next;
             next = quire__index_beside(&pool->index, next.node, side != 0, tokens, count);
         }
     }
     return found;
+}
+
+/* Ends a walk of num_path nodes and `len` positions where all windows are whole. That is the end of
+ * a block, if it is not `len`; a sibling of the next one may still share tokens, and have windows.
+ */
+static uint32_t end_in_windows(struct quire_pool *pool, const struct quire_seq_config *config,
+                               uint32_t num_path, uint32_t len)
+{
+    uint32_t size = pool->layout.block_size;
+    uint32_t ends = quire__window_longest(pool, NULL, num_path, len), i = ends / size;
+    if (ends == len)
+        return len;
+    uint32_t parent = pool->index.nodes[pool->path[i]].parent;
+    struct quire__match match = match_usable(pool, parent, config->tokens + ends,
+                                             len - ends < size ? len - ends : size, false);
+    if (match.common == 0)
+        return ends;
+    pool->path[i] = match.node;
+    uint32_t longer = quire__window_longest(pool, NULL, i + 1, ends + match.common);
+    return longer > ends ? longer : ends;
 }
 
 uint32_t quire__prefix_find(struct quire_pool *pool, const struct quire_seq_config *config,
@@ -109,14 +129,14 @@ uint32_t quire__prefix_find(struct quire_pool *pool, const struct quire_seq_conf
     while (node != QUIRE__NODE_NONE && len < limit) {
         uint32_t left = limit - len;
         struct quire__match match =
-            match_usable(pool, node, config->tokens + len, left < size ? left : size);
+            match_usable(pool, node, config->tokens + len, left < size ? left : size, true);
         if (match.common == 0)
             break;
         pool->path[num_path++] = match.node;
         len += match.common;
         node = match.common == size ? match.node : QUIRE__NODE_NONE;
     }
-    return pool->layout.has_windows ? quire__window_longest(pool, NULL, num_path, len) : len;
+    return pool->layout.has_windows ? end_in_windows(pool, config, num_path, len) : len;
 }
 
 void quire__prefix_note(struct quire_pool *pool, uint32_t asked, uint32_t found)

@@ -60,7 +60,8 @@ void quire__prefix_append(struct quire_pool *pool, struct quire__seq *seq, const
                           uint32_t count);
 /* Makes the last, partial block findable. */
 void quire__prefix_publish_tail(struct quire_pool *pool, struct quire__seq *seq);
-/* Puts the sequence's blocks where nodes of its path have lost theirs. */
+/* Puts the sequence's blocks where nodes of its path have lost theirs. O(1) for a sequence without
+ * twins of other blocks, else O(blocks behind the first). */
 void quire__prefix_refill(struct quire_pool *pool, struct quire__seq *seq);
 
 /* ---- pin.c ---- */

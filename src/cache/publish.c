@@ -108,6 +108,19 @@ static uint32_t insert_node(struct quire_pool *pool, uint32_t parent, const uint
     return node;
 }
 
+/* Whether the sequence holds blocks of its own where a node names others. */
+static bool is_twin(const struct quire_pool *pool, const struct quire__seq *seq, uint32_t node,
+                    uint32_t i)
+{
+    const uint32_t *blocks = quire__index_blocks(&pool->index, node);
+    for (uint32_t t = 0; t < pool->layout.num_tables; t++) {
+        uint32_t block = entry(pool, seq, t, i);
+        if (block != QUIRE_BLOCK_NONE && blocks[t] != block)
+            return true;
+    }
+    return false;
+}
+
 /* Publishes block num_published, whose tokens are the whole tail. False when no node is free: the
  * sequence's indexable prefix ends here. */
 static bool publish_full(struct quire_pool *pool, struct quire__seq *seq)
@@ -124,7 +137,7 @@ static bool publish_full(struct quire_pool *pool, struct quire__seq *seq)
         fill_node(pool, seq, node, i);
         if (pool->merges)
             merge(pool, seq, node, i);
-    } else if (own != QUIRE__NODE_NONE) {
+    } else if (own != QUIRE__NODE_NONE && hidden == pool->index.nodes[own].severed) {
         node = own;
         extend_node(pool, node, tail, size);
         fill_node(pool, seq, node, i);
@@ -134,6 +147,8 @@ static bool publish_full(struct quire_pool *pool, struct quire__seq *seq)
             return false;
         fill_node(pool, seq, node, i);
     }
+    if (seq->twins_from == QUIRE__NO_TWIN && is_twin(pool, seq, node, i))
+        seq->twins_from = i;
     seq->num_published++;
     seq->tail_count = 0;
     quire__prefix_stand(pool, seq, node);
@@ -145,7 +160,7 @@ void quire__prefix_append(struct quire_pool *pool, struct quire__seq *seq, const
 {
     uint32_t *tail = quire__seq_tail(pool, seq);
     if (!pool->layout.contiguous)
-        quire__prefix_refill(pool, seq); /* before a whole node stands behind the hollow ones */
+        quire__prefix_refill(pool, seq);
     while (count > 0 && seq->has_tokens) {
         uint32_t room = pool->tail_stride - seq->tail_count;
         uint32_t part = count < room ? count : room;
@@ -183,7 +198,7 @@ void quire__prefix_publish_tail(struct quire_pool *pool, struct quire__seq *seq)
         fill_node(pool, seq, same, i);
         return;
     }
-    if (own != QUIRE__NODE_NONE) {
+    if (own != QUIRE__NODE_NONE && hidden == pool->index.nodes[own].severed) {
         extend_node(pool, own, tail, count);
         return;
     }
@@ -196,15 +211,12 @@ void quire__prefix_publish_tail(struct quire_pool *pool, struct quire__seq *seq)
 
 void quire__prefix_refill(struct quire_pool *pool, struct quire__seq *seq)
 {
-    uint32_t node = seq->cursor;
-    for (uint32_t i = seq->num_published; i-- > 0; node = pool->index.nodes[node].parent) {
-        bool lacked = false;
-        const uint32_t *blocks = quire__index_blocks(&pool->index, node);
-        for (uint32_t t = 0; t < pool->layout.num_tables; t++)
-            lacked = lacked ||
-                     (blocks[t] == QUIRE_BLOCK_NONE && entry(pool, seq, t, i) != QUIRE_BLOCK_NONE);
-        if (!lacked)
-            return;
+    uint32_t node = seq->cursor, first = seq->twins_from;
+    seq->twins_from = QUIRE__NO_TWIN;
+    for (uint32_t i = seq->num_published; i-- > 0 && i >= first;
+         node = pool->index.nodes[node].parent) {
         fill_node(pool, seq, node, i);
+        if (is_twin(pool, seq, node, i))
+            seq->twins_from = i;
     }
 }

@@ -147,7 +147,9 @@ static bool are_shared(const struct quire_pool *pool, const struct quire__seq *s
         return false;
     uint32_t table = pool->layout.layers[rows->layer].group, size = pool->layout.block_size;
     const uint32_t *entries = quire__seq_entries(pool, seq, table);
-    for (uint32_t i = rows->first / size; i <= (rows->first + rows->count - 1) / size; i++) {
+    uint32_t end = rows->first + rows->count; /* what an open step adds is its own */
+    end = end < seq->len ? end : seq->len;
+    for (uint32_t i = rows->first / size; rows->first < end && i * size < end; i++) {
         uint32_t first = i * size > rows->first ? 0 : rows->first - i * size;
         if (quire__copy_is_due(pool, entries[i], first))
             return true;

@@ -146,6 +146,7 @@ void quire__seq_end(struct quire_pool *pool, struct quire__seq *seq)
     *seq = (struct quire__seq){.generation = seq->generation + 1u,
                                .step = QUIRE__NO_STEP,
                                .cursor = QUIRE__NODE_NONE,
+                               .twins_from = QUIRE__NO_TWIN,
                                .dirty_from = QUIRE__CLEAN,
                                .next_free = pool->first_free_seq};
     pool->first_free_seq = slot;

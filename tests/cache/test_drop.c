@@ -214,6 +214,32 @@ static void test_v_s11_a_block_that_changes_tenants_is_zeroed(void **state)
     arena_close(&arena);
 }
 
+/* A sequence whose findable tail is shorter than the dropped prefix, and which went on into it:
+ * what it computes further stays hidden, and meets no key that others have published since. */
+static void test_a_hidden_tail_extends_nothing_findable(void **state)
+{
+    for (uint32_t others = 0; others < 2; others++) {
+        struct qt_env env;
+        struct qt_line hidden;
+        uint32_t tokens[4];
+        qt_share_open(&env, *state, &qt_plain, 4, 8);
+        qt_tokens(1, tokens, 4);
+        (void)qt_line_run(&env, &hidden, tokens, 1);
+        qt_assert_ok(quire_seq_publish(env.pool, hidden.stream.seq));
+        qt_line_feed(&env, &hidden, tokens + 1, 1);
+        struct quire_seq_config prefix = qt_prefix(tokens, 2);
+        qt_assert_ok(quire_pool_drop_prefix(env.pool, &prefix, NULL));
+        if (others != 0)
+            qt_line_cache(&env, tokens, 4);
+        qt_line_feed(&env, &hidden, tokens + 2, 2);
+        qt_assert_pool_ok(&env);
+        assert_int_equal(qt_cached(&env, tokens, 4) > 1, others != 0);
+        qt_line_check(&env, &hidden);
+        qt_line_close(&env, &hidden);
+        qt_close(&env);
+    }
+}
+
 /* T2 past the tenants that have a number of their own: two that share one are two still. */
 static void test_tenants_without_a_number_are_two(void **state)
 {
@@ -536,6 +562,7 @@ int main(void)
         QT_TEST(test_drop_zeroes_a_tenant, QT_ON_CPU | QT_PAGED),
         QT_TEST(test_drop_waits_for_holders, QT_ON_CPU | QT_PAGED),
         QT_TEST(test_v_s11_a_block_that_changes_tenants_is_zeroed, QT_ON_CPU | QT_PAGED),
+        QT_TEST(test_a_hidden_tail_extends_nothing_findable, QT_SHARE),
         QT_TEST(test_tenants_without_a_number_are_two, QT_ON_CPU | QT_PAGED),
         QT_TEST(test_numbers_of_tenants_are_used_again, QT_ON_CPU | QT_PAGED),
         QT_TEST(test_tenants_cannot_see_each_other, QT_SHARE),

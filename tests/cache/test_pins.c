@@ -132,14 +132,14 @@ static void visit(struct qt_env *env, uint32_t key)
     }
 }
 
-enum { VISITORS = 4, COST_BLOCKS = 16, ONE_SHOTS = 20 };
+enum { VISITORS = 4, COST_BLOCKS = 16, ONE_SHOTS = 17 };
 
 /* Four prompts that return in every round, between more one-shot prompts than there are blocks. */
 static void run_rounds(struct qt_env *env, uint32_t rounds, uint32_t *key)
 {
     for (uint32_t round = 0; round < rounds; round++) {
-        for (uint32_t i = 0; i < VISITORS; i++)
-            visit(env, i);
+        for (uint32_t i = 0; i < 2 * VISITORS; i++) /* each twice, as a chat of two turns */
+            visit(env, i % VISITORS);
         for (uint32_t i = 0; i < ONE_SHOTS; i++)
             cache_and_hit(env, (*key)++, 0);
     }

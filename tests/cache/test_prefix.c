@@ -520,6 +520,24 @@ static void test_a_twin_fills_what_was_evicted(void **state)
     qt_close(&env);
 }
 
+/* The same where whole nodes stand behind the hollow one, which the twin published itself. */
+static void test_a_twin_fills_above_its_own(void **state)
+{
+    struct qt_env env;
+    struct qt_line twin;
+    uint32_t tokens[9];
+    qt_share_open(&env, *state, &qt_plain, 4, 4);
+    qt_tokens(1, tokens, 9);
+    qt_line_cache(&env, tokens, 4);
+    struct quire_seq_config config = qt_prefix(tokens, 8);
+    config.no_lookup = 1;
+    (void)qt_line_run_as(&env, &twin, &config);
+    qt_evict(&env, 1);
+    qt_line_close(&env, &twin);
+    assert_int_equal(qt_cached(&env, tokens, 8), 8);
+    qt_close(&env);
+}
+
 /* A node whose block was evicted while a twin stands on it hides no other block that begins alike.
  */
 static void test_a_hollow_node_hides_nothing(void **state)
@@ -600,6 +618,7 @@ int main(void)
         QT_TEST(test_equal_blocks_merge, QT_SHARE),
         QT_TEST(test_equal_blocks_stay_apart, QT_SHARE),
         QT_TEST(test_a_twin_fills_what_was_evicted, QT_SHARE),
+        QT_TEST(test_a_twin_fills_above_its_own, QT_SHARE),
         QT_TEST(test_a_hollow_node_hides_nothing, QT_SHARE),
         QT_TEST(test_contiguous_shares_nothing,
                 QT_ON_CPU | QT_ON_OPAQUE | QT_ON_NONE | QT_CONTIGUOUS),
