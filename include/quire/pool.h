@@ -104,11 +104,11 @@ struct quire_pool_stats {
     uint32_t open_steps;
     uint64_t steps_committed;
     uint64_t steps_aborted;
-    uint64_t uploads; /* of tables and lengths: one for each step begun */
+    uint64_t uploads; /* of tables and lengths: one for each begin; none without K/V */
 
     /* The prefix index, since creation. */
     uint64_t index_nodes;   /* block-sized token runs that the index knows now */
-    uint64_t blocks_pinned; /* of the owned */
+    uint64_t blocks_pinned; /* that pins hold, one of several pins counted for each */
     uint32_t pins;
     uint64_t lookups;           /* sequences created with tokens, and rematches */
     uint64_t lookup_tokens;     /* that they asked for */
@@ -138,10 +138,12 @@ struct quire_group_stats {
 
 /* ---- events ---- */
 
-/* X(name, value, text). Blocks are physical indices: evicted or dropped comes before the block is
- * stored again, so an index names one content at a time.
+/* X(name, value, text). Blocks are physical indices. A block is stored once, and again with more
+ * tokens while it fills; evicted or dropped comes before it is stored with others, so an index
+ * names one content at a time. quire_pool_reset drops all that is cached.
  *
- * STORED   the block became findable; parent: the block of the same group before it in its prefix
+ * STORED   the block became findable, or more of it: num_tokens are its first ones; parent: the
+ *          block of the same group before it in its prefix
  * SHARED   a lookup or a fork took blocks; block: the last of them, num_tokens: all positions taken
  * COPIED   a writer got its own copy; parent: the block copied from, num_tokens: rows copied
  * EVICTED  the block was taken for another use
@@ -184,7 +186,8 @@ QUIRE_API void quire_pool_config_init(struct quire_pool_config *config);
  * backend lacks the layout, dtype, head dim or block size (the message lists what it has); NOSPACE
  * when the budget holds less than one block a group (the message says how much is needed); NOMEM.
  * Threads: any.
- * Cost: fills the device's tables (4 bytes a slot: groups * max_seqs * max_seq_len / P) and takes
+ * Cost: fills the device's tables (4 bytes a slot: groups * max_seqs * max_seq_len / P), makes a
+ * record of 16 bytes a block, and takes
  * the plans' scratch; the arena is reserved, and touched as blocks are used. */
 QUIRE_API quire_status quire_pool_create(const struct quire_pool_config *config,
                                          struct quire_pool **out, struct quire_error *error);
@@ -197,12 +200,13 @@ QUIRE_API quire_status quire_pool_create(const struct quire_pool_config *config,
  * Cost: waits for the backend's queued work on the pool. */
 QUIRE_API void quire_pool_destroy(struct quire_pool *pool);
 
-/* Ends every sequence and frees every block, and clears a device error.
+/* Ends every sequence and every pin and frees every block, and clears a device error. An error is
+ * the backend's: every pool on it has lost what it held, and must be reset before it is used.
  *
  * pool: not NULL.
  * Statuses: INVAL for NULL; BUSY while a step is open; DEVICE where the device is lost for good.
  * Threads: any.
- * Cost: O(blocks owned + max_seqs). */
+ * Cost: O(blocks owned + max_seqs), and O(log) a cached block. */
 QUIRE_API quire_status quire_pool_reset(struct quire_pool *pool);
 
 /* Reads the counters and gauges of a pool.
@@ -229,7 +233,8 @@ QUIRE_API quire_status quire_pool_check(struct quire_pool *pool, struct quire_er
  *
  * groups [num_groups]: what the model has, one for each kind of layer; out [max_out]: the slices,
  * whose `layers` point into the arrays of `groups`; *num_out: how many.
- * Statuses: INVAL for NULL, no groups or a group without layers; LIMIT when max_out is too small.
+ * Statuses: INVAL for NULL, no groups or a group without layers, heads or elements; LIMIT over a
+ * QUIRE_MAX_*, or when max_out is below num_groups (else few places make larger slices).
  * Threads: any.
  * Cost: O(layers * groups). */
 QUIRE_API quire_status quire_groups_balance(const struct quire_group_config *groups,

@@ -65,7 +65,8 @@ QUIRE_API void quire_seq_config_init(struct quire_seq_config *config);
 
 /* Starts a sequence. Its length says how much of `tokens` the pool had cached: the longest prefix
  * that was computed under the same salt and adapter, ending at any token, at most num_tokens - 1,
- * so that one token is left to compute. The rest of `tokens` is for the caller's steps to add.
+ * so that one token is left to compute. (Where blocks that begin alike have lost theirs, a few of
+ * their neighbours are tried, not all.) The rest of `tokens` is for the caller's steps to add.
  *
  * pool: not NULL; config: borrowed, or NULL for the defaults; *seq: the handle.
  * Statuses: INVAL for NULL, bad struct_size, tokens NULL with num_tokens > 0, or a token over
@@ -194,10 +195,9 @@ struct quire_rows {
  *
  * pool, seq: a live sequence; rows: inside the committed length; k [count, G, D] and v
  * [count, G, Dv]: host memory in the pool's dtypes, dense; either may be NULL.
- * Statuses: INVAL for NULL, a stale handle or rows out of range; UNSUPPORTED on a backend without
- * K/V; DEVICE.
- * Threads: the sequence's.
- * Cost: one download for each run of rows and head; waits for the queue. */
+ * Statuses: INVAL for NULL, a stale handle or rows out of range; NOTFOUND for rows that a window
+ * has let go; UNSUPPORTED on a backend without K/V; DEVICE. Threads: the sequence's. Cost: one
+ * download for each run of rows and head; waits for the queue. */
 QUIRE_API quire_status quire_seq_read(struct quire_pool *pool, quire_seq seq,
                                       const struct quire_rows *rows, void *k, void *v);
 
@@ -249,8 +249,8 @@ QUIRE_API quire_status quire_pool_pin(struct quire_pool *pool,
 QUIRE_API quire_status quire_pool_unpin(struct quire_pool *pool, quire_pin pin);
 
 /* Forgets every cached block of a tenant and zeroes its bytes, in blocks given back earlier too;
- * live sequences keep theirs, and those blocks are zeroed when the last holder lets go. Pins of
- * the tenant end.
+ * live sequences keep theirs, and those blocks are zeroed when the last holder lets go; what such
+ * a sequence computes from then on is not findable either. Pins of the tenant end.
  *
  * pool; salt: the tenant's, under every adapter.
  * Statuses: INVAL for NULL; DEVICE. Threads: any.
@@ -259,12 +259,13 @@ QUIRE_API quire_status quire_pool_drop(struct quire_pool *pool, uint64_t salt);
 
 /* Forgets every cached block whose prefix starts with these tokens, and zeroes it; what the tokens
  * share with others before their last one stays. Live sequences keep theirs until they let go; pins
- * of such prefixes end.
+ * of such prefixes end. A step that is open meanwhile publishes what it adds at its commit.
  *
  * pool; config: the prefix; no tokens: everything under its salt and adapter; *dropped: blocks
  * forgotten, optional.
  * Statuses: INVAL and LIMIT as quire_seq_create; DEVICE. Threads: any.
- * Cost: as quire_seq_create, O(blocks forgotten) and a fill for each block zeroed. */
+ * Cost: as quire_seq_create, O(max_seqs + max_pins + blocks forgotten), and a fill for each block
+ * zeroed. */
 QUIRE_API quire_status quire_pool_drop_prefix(struct quire_pool *pool,
                                               const struct quire_seq_config *config,
                                               uint64_t *dropped);

@@ -82,8 +82,8 @@ QUIRE_API quire_status quire_step_attend(struct quire_pool *pool, quire_step ste
                                          const struct quire_attend_params *params);
 
 /* Ends a step and keeps its tokens. Never waits for the device. Blocks that are now full become
- * findable by their tokens (those of a step that wrote nothing do not), and blocks wholly before
- * a group's window are given back.
+ * findable by their tokens (those of a step that wrote no rows do not; without K/V in the backend
+ * every step counts as written), and blocks wholly before a group's window are given back.
  *
  * pool, step: open; n_keep [num_items]: how many new tokens of each item stay (0 .. n_new), or NULL
  * for all. Blocks that hold no kept position are free when it returns.
@@ -105,7 +105,7 @@ QUIRE_API quire_status quire_step_abort(struct quire_pool *pool, quire_step step
  *
  * pool, step: open; group: below num_groups; view: struct_size set by the caller, the rest written.
  * Statuses: INVAL for NULL, a stale step, no such group or a bad struct_size; UNSUPPORTED in the
- * contiguous layout.
+ * contiguous layout; LIMIT for 2^32 blocks of all items and more.
  * Threads: the step's.
  * Cost: O(blocks of the items + new tokens); each call overwrites the arrays of the last. */
 QUIRE_API quire_status quire_step_view(struct quire_pool *pool, quire_step step, uint32_t group,

@@ -65,6 +65,10 @@ static quire_status check_seq(const struct quire_pool *pool, const struct quire_
         status = check_table(pool, seq, table, counts, error);
     if (!pool->layout.contiguous)
         counts->cursors[seq->cursor]++;
+    if (status == QUIRE_OK && seq->step != QUIRE__NO_STEP &&
+        (seq->step >= pool->max_open_steps || !pool->steps[seq->step].open))
+        status = quire__fail(error, QUIRE_E_CORRUPT,
+                             "P5: sequence %u is in step %u, which is not open", slot, seq->step);
     return status;
 }
 
@@ -140,18 +144,36 @@ static quire_status check_nodes(struct quire_pool *pool, struct counts *counts,
 static quire_status check_tenants(const struct quire_pool *pool, struct quire_error *error)
 {
     const struct quire__tenants *tenants = &pool->tenants;
-    for (uint32_t i = 0; i < tenants->used; i++) {
-        uint32_t tenant = i + QUIRE__TENANT_FIRST, uses = 0;
-        for (uint32_t b = 0; b < pool->blocks.total && tenants->uses[i] > 0; b++)
-            uses += pool->blocks.records[b].tenant == tenant;
-        for (uint32_t s = 0; s < pool->max_seqs; s++)
-            uses += (uint32_t)(pool->seqs[s].tenant == tenant) +
-                    (uint32_t)(pool->regions[s].tenant == tenant);
-        if (uses != tenants->uses[i])
-            return quire__fail(error, QUIRE_E_CORRUPT,
-                               "T2: tenant %u is borne %u times, %u counted", tenant, uses,
-                               tenants->uses[i]);
+    uint32_t uses[QUIRE__TENANTS_MAX + QUIRE__TENANT_FIRST] = {0};
+    for (uint32_t i = 0; i < pool->blocks.total; i++)
+        uses[pool->blocks.records[i].tenant % QUIRE_ARRAY_LEN(uses)]++;
+    for (uint32_t i = 0; i < pool->max_seqs; i++) {
+        uses[pool->seqs[i].tenant % QUIRE_ARRAY_LEN(uses)]++;
+        uses[pool->regions[i].tenant % QUIRE_ARRAY_LEN(uses)]++;
     }
+    for (uint32_t i = 0; i < QUIRE__TENANTS_MAX; i++) {
+        uint32_t counted = uses[i + QUIRE__TENANT_FIRST];
+        if (counted != tenants->uses[i] || (counted > 0 && i >= tenants->used))
+            return quire__fail(error, QUIRE_E_CORRUPT,
+                               "T2: tenant %u is borne %u times, %u counted",
+                               i + QUIRE__TENANT_FIRST, counted, tenants->uses[i]);
+    }
+    return QUIRE_OK;
+}
+
+/* P2 of pins: as many blocks, and as many pins, as counted. */
+static quire_status check_pins(struct quire_pool *pool, struct counts *counts,
+                               struct quire_error *error)
+{
+    uint32_t pins = 0, blocks = 0;
+    for (uint32_t i = 0; i < pool->max_pins; i++) {
+        pins += pool->pins[i].live;
+        blocks += pool->pins[i].blocks;
+    }
+    uint32_t held = quire__pins_count(pool, counts->refs, counts->cursors);
+    if (pins != pool->num_pins || blocks != pool->num_pinned_blocks || held != blocks)
+        return quire__fail(error, QUIRE_E_CORRUPT, "P2: %u pins hold %u blocks, %u and %u counted",
+                           pins, held, pool->num_pins, pool->num_pinned_blocks);
     return QUIRE_OK;
 }
 
@@ -177,7 +199,7 @@ static quire_status check_locked(struct quire_pool *pool, struct counts *counts,
                            "P4: %u sequences and %u steps live, %u and %u counted", live, open,
                            pool->num_live, pool->num_open);
     if (status == QUIRE_OK)
-        quire__pins_count(pool, counts->refs, counts->cursors);
+        status = check_pins(pool, counts, error);
     if (status == QUIRE_OK && !pool->layout.contiguous)
         status = quire__index_check(&pool->index, error);
     if (status == QUIRE_OK && !pool->layout.contiguous)

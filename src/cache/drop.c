@@ -82,6 +82,12 @@ static void end_dropped_pins(struct quire_pool *pool)
 
 /* ---- by tenant ---- */
 
+/* Whether bytes may be a tenant's: it may have left some before it had a number of its own. */
+static bool may_be(uint32_t left_by, uint32_t tenant)
+{
+    return left_by == tenant || left_by == QUIRE__TENANT_OTHERS;
+}
+
 static void drop_salt(struct quire_pool *pool, uint64_t salt)
 {
     const uint32_t words[2] = {(uint32_t)salt, (uint32_t)(salt >> 32)};
@@ -94,12 +100,12 @@ static void drop_salt(struct quire_pool *pool, uint64_t salt)
         struct quire__seq *seq = &pool->seqs[i];
         if (seq->live && seq->salt == salt)
             seq->wipe = true;
-        else if (!seq->live && pool->layout.contiguous && pool->regions[i].tenant == tenant)
+        else if (!seq->live && pool->layout.contiguous && may_be(pool->regions[i].tenant, tenant))
             quire__region_wipe(pool, i);
     }
     for (uint32_t i = 0; i < pool->blocks.total; i++) {
         const struct quire__block *block = &pool->blocks.records[i];
-        if (block->state == QUIRE__BLOCK_FREE && block->tenant == tenant)
+        if (block->state == QUIRE__BLOCK_FREE && may_be(block->tenant, tenant))
             quire__block_wipe(pool, i);
     }
 }

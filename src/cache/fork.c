@@ -50,7 +50,6 @@ static void fork_paged(struct quire_pool *pool, const struct quire__seq *parent,
     share_blocks(pool, parent, fork, len);
     fork->len = len;
     fork->hit_tokens = len;
-    fork->wipe = parent->wipe;
     fork->hidden = parent->hidden;
     fork->has_tokens = parent->has_tokens;
     fork->num_published = parent->num_published;
@@ -113,7 +112,6 @@ static quire_status fork_contiguous(struct quire_pool *pool, const struct quire_
     }
     fork->len = len;
     fork->hit_tokens = len;
-    fork->wipe = parent->wipe;
     fork->has_tokens = parent->has_tokens;
     fork->tail_count = parent->tail_count;
     memcpy(quire__seq_tail(pool, fork), quire__seq_tail(pool, parent),
@@ -140,6 +138,7 @@ quire_status quire_seq_fork(struct quire_pool *pool, quire_seq seq, uint32_t len
     if (status == QUIRE_OK) {
         struct quire__seq *slot = NULL;
         quire_seq handle = quire__seq_start(pool, parent->salt, parent->adapter, &slot);
+        slot->wipe = parent->wipe; /* also of what a fork that fails leaves behind */
         if (pool->layout.contiguous)
             status = fork_contiguous(pool, parent, slot, len);
         else

@@ -50,8 +50,11 @@ quire_status quire_groups_balance(const struct quire_group_config *groups, uint3
     if (groups == NULL || num_groups == 0 || out == NULL || num_out == NULL)
         return QUIRE_E_INVAL;
     for (uint32_t g = 0; g < num_groups; g++) {
-        if (groups[g].layers == NULL || groups[g].num_layers == 0 ||
-            groups[g].num_layers > QUIRE_MAX_LAYERS || layer_elements(&groups[g]) == 0)
+        const struct quire_group_config *group = &groups[g];
+        if (group->num_layers > QUIRE_MAX_LAYERS || group->num_kv_heads > QUIRE_MAX_HEADS ||
+            group->head_dim > QUIRE_MAX_HEAD_DIM || group->head_dim_v > QUIRE_MAX_HEAD_DIM)
+            return QUIRE_E_LIMIT;
+        if (group->layers == NULL || group->num_layers == 0 || layer_elements(group) == 0)
             return QUIRE_E_INVAL;
     }
     if (num_groups > max_out)

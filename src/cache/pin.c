@@ -132,8 +132,9 @@ quire_status quire_pool_unpin(struct quire_pool *pool, quire_pin pin)
     return status;
 }
 
-void quire__pins_count(struct quire_pool *pool, uint32_t *refs, uint32_t *cursors)
+uint32_t quire__pins_count(struct quire_pool *pool, uint32_t *refs, uint32_t *cursors)
 {
+    uint32_t held = 0;
     for (uint32_t slot = 0; slot < pool->max_pins; slot++) {
         const struct quire__pin *pin = &pool->pins[slot];
         if (!pin->live)
@@ -142,9 +143,12 @@ void quire__pins_count(struct quire_pool *pool, uint32_t *refs, uint32_t *cursor
         for (uint32_t i = fill_path(pool, pin); i-- > 0;) {
             for (uint32_t t = 0; t < pool->layout.num_tables; t++) {
                 uint32_t block = needed(pool, t, pin->len, i);
-                if (block != QUIRE_BLOCK_NONE)
-                    refs[block]++;
+                if (block == QUIRE_BLOCK_NONE)
+                    continue;
+                refs[block]++;
+                held++;
             }
         }
     }
+    return held;
 }

@@ -21,11 +21,23 @@ void quire__pool_keep_young(struct quire_pool *pool)
     quire__evictor_halve(&pool->evictor);
 }
 
+/* T2 after an error: a fill that was to zero a tenant's bytes may be among what was lost. */
+static void distrust(struct quire_pool *pool)
+{
+    for (uint32_t i = 0; i < pool->blocks.total; i++)
+        quire__tenant_set(&pool->tenants, &pool->blocks.records[i].tenant, QUIRE__TENANT_OTHERS);
+    for (uint32_t i = 0; i < pool->max_seqs && pool->layout.contiguous && !pool->commits; i++) {
+        quire__tenant_set(&pool->tenants, &pool->regions[i].tenant, QUIRE__TENANT_OTHERS);
+        pool->regions[i].high = pool->layout.max_seq_len;
+    }
+}
+
 /* Gets the device going again; what its buffers held is lost. */
 static quire_status recover(struct quire_pool *pool)
 {
     const struct quire_memory_ops *memory = pool->backend->memory;
     quire_status status = memory->recover != NULL ? memory->recover(pool->backend) : QUIRE_OK;
+    distrust(pool);
     return status == QUIRE_OK && pool->has_kv ? quire__pool_fill_tables(pool) : status;
 }
 

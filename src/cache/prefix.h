@@ -68,7 +68,7 @@ void quire__prefix_refill(struct quire_pool *pool, struct quire__seq *seq);
 
 /* Ends a pin and lets its blocks go. */
 void quire__pin_end(struct quire_pool *pool, struct quire__pin *pin);
-/* Adds what pins hold to refs [total] and cursors [nodes]. */
-void quire__pins_count(struct quire_pool *pool, uint32_t *refs, uint32_t *cursors);
+/* Adds what pins hold to refs [total] and cursors [nodes]; returns how many blocks that are. */
+uint32_t quire__pins_count(struct quire_pool *pool, uint32_t *refs, uint32_t *cursors);
 
 #endif

@@ -19,8 +19,11 @@ static uint32_t entry(const struct quire_pool *pool, const struct quire__seq *se
     return quire__seq_entries(pool, seq, table)[i];
 }
 
+/* A block that is hidden, as its prefix was dropped, is not findable and makes no event. */
 static void note_stored(struct quire_pool *pool, uint32_t block)
 {
+    if (pool->index.nodes[record_of(pool, block)->node].detached)
+        return;
     pool->figures.stored++;
     quire__events_block(pool, QUIRE_EVENT_STORED, block);
 }

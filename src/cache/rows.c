@@ -187,7 +187,8 @@ static quire_status move_rows(struct quire_pool *pool, quire_seq seq, const stru
             status = move_plane(pool, found, rows, (enum quire__plane)plane, host[plane], to_host);
     }
     struct quire__step_item *item = status == QUIRE_OK && !to_host ? item_of(pool, found) : NULL;
-    if (item != NULL && rows->count > 0)
+    bool moved = host[QUIRE__K] != NULL || host[QUIRE__V] != NULL;
+    if (item != NULL && moved && (uint64_t)rows->first + rows->count > found->len)
         item->rows_written = true;
     quire__pool_unlock(pool);
     return status;

@@ -151,6 +151,7 @@ void quire__seq_end(struct quire_pool *pool, struct quire__seq *seq)
                                .next_free = pool->first_free_seq};
     pool->first_free_seq = slot;
     pool->num_live--;
+    quire__pool_keep_young(pool);
 }
 
 /* ---- life ---- */

@@ -387,6 +387,8 @@ quire_status quire_step_attend(struct quire_pool *pool, quire_step step, uint32_
     const struct quire_kv_layer *geometry = &pool->layout.layers[layer];
     struct quire_attend_params used;
     quire_attend_params_init(&used);
+    if (params != NULL && params->struct_size != sizeof used)
+        return QUIRE_E_INVAL; /* before more of it is read */
     if (params != NULL)
         used = *params;
     if (used.struct_size != sizeof used || !isfinite(used.scale) || !isfinite(used.softcap) ||
@@ -489,6 +491,14 @@ static void view_item(const struct quire_pool *pool, struct quire__step *step, u
     }
 }
 
+static uint64_t entries_of(const struct quire_pool *pool, const struct quire__step *step)
+{
+    uint64_t entries = 0;
+    for (uint32_t i = 0; i < step->num_items; i++)
+        entries += pool->seqs[step->parts[i].slot].num_blocks;
+    return entries;
+}
+
 quire_status quire_step_view(struct quire_pool *pool, quire_step step, uint32_t group,
                              struct quire_step_view *view)
 {
@@ -502,6 +512,8 @@ quire_status quire_step_view(struct quire_pool *pool, quire_step step, uint32_t 
         status = QUIRE_E_INVAL;
     else if (pool->layout.contiguous)
         status = QUIRE_E_UNSUPPORTED;
+    else if (entries_of(pool, open) > UINT32_MAX)
+        status = QUIRE_E_LIMIT;
     if (status == QUIRE_OK) {
         open->qo_indptr[0] = 0;
         open->kv_indptr[0] = 0;

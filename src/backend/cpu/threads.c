@@ -21,6 +21,7 @@
 #include "base/base.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <sched.h>
 #include <stdatomic.h>
 
@@ -199,6 +200,22 @@ void quire__threads_destroy(struct quire__threads *t)
     quire__free(t);
 }
 
+/* Workers take no signals: one that a worker handles does not wake the caller's own wait. */
+static bool start_workers(struct quire__threads *t)
+{
+    sigset_t all, before;
+    bool started = true;
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
+    for (uint32_t i = 0; i + 1 < t->num_threads && started; i++) {
+        t->workers[i] = (struct worker){.pool = t, .index = i + 1};
+        started = pthread_create(&t->workers[i].thread, NULL, worker_main, &t->workers[i]) == 0;
+        t->num_started += started;
+    }
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return started;
+}
+
 quire_status quire__threads_create(uint32_t num_threads, struct quire__threads **out)
 {
     size_t bytes = sizeof(struct quire__threads) + (num_threads - 1) * sizeof(struct worker);
@@ -210,13 +227,9 @@ quire_status quire__threads_create(uint32_t num_threads, struct quire__threads *
     (void)pthread_mutex_init(&t->turn, NULL);
     (void)pthread_mutex_init(&t->sleep, NULL);
     (void)pthread_cond_init(&t->wake, NULL);
-    for (uint32_t i = 0; i + 1 < num_threads; i++) {
-        t->workers[i] = (struct worker){.pool = t, .index = i + 1};
-        if (pthread_create(&t->workers[i].thread, NULL, worker_main, &t->workers[i]) != 0) {
-            quire__threads_destroy(t);
-            return QUIRE_E_NOMEM;
-        }
-        t->num_started++;
+    if (!start_workers(t)) {
+        quire__threads_destroy(t);
+        return QUIRE_E_NOMEM;
     }
     *out = t;
     return QUIRE_OK;
