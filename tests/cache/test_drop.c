@@ -272,6 +272,88 @@ static void test_tenants_without_a_number_are_two(void **state)
     arena_close(&arena);
 }
 
+/* What a tenant left before it had a number of its own is zeroed by a drop as well. */
+static void test_a_drop_finds_what_had_no_number(void **state)
+{
+    struct arena arena;
+    struct qt_line line;
+    uint64_t salts[8];
+    uint32_t tokens[8];
+    arena_open(&arena, *state, &qt_plain, 4);
+    struct quire__tenants *tenants = &arena.env.pool->tenants;
+    memset(tenants->uses, 1, sizeof tenants->uses);
+    tenants->used = QUIRE__TENANTS_MAX;
+    qt_tokens(1, tokens, 8);
+    struct quire_seq_config config = qt_prefix(tokens, 4);
+    config.salt = 7;
+    run(&arena, &line, &config, salts);
+    qt_assert_ok(quire_pool_drop_prefix(arena.env.pool, &config, NULL));
+    qt_line_close(&arena.env, &line);
+    config.num_tokens = 2;
+    run(&arena, &line, &config, salts);
+    qt_line_truncate(&arena.env, &line, 0); /* not findable: the block is free, and not zero */
+    assert_int_equal(positions_in_memory(&arena, salts, 0, 2), 2);
+    memset(tenants->uses, 0, sizeof tenants->uses);
+    struct quire_seq_config empty = qt_prefix(NULL, 0);
+    struct qt_line other;
+    empty.salt = 7;
+    (void)qt_line_open(&arena.env, &other, &empty); /* has a number now */
+    qt_assert_ok(quire_pool_drop(arena.env.pool, 7));
+    assert_int_equal(positions_in_memory(&arena, salts, 0, 2), 0);
+    qt_line_close(&arena.env, &other);
+    qt_line_close(&arena.env, &line);
+    arena_close(&arena);
+}
+
+/* A device error may have lost the fill that was to zero a tenant's bytes: after the reset nobody
+ * else gets them. */
+static quire_status fill_is_lost(struct quire_backend *backend, struct quire_buffer *buffer,
+                                 uint64_t offset, uint64_t bytes, uint8_t value)
+{
+    (void)backend, (void)buffer, (void)offset, (void)bytes, (void)value;
+    return QUIRE_E_DEVICE;
+}
+
+static quire_status recover_all(struct quire_backend *backend)
+{
+    (void)backend;
+    return QUIRE_OK;
+}
+
+static void test_a_lost_fill_shows_nothing(void **state)
+{
+    struct arena arena;
+    struct qt_line line;
+    uint64_t salts[8];
+    uint32_t tokens[8];
+    arena_open(&arena, *state, &qt_plain, 1);
+    struct quire_backend *backend = arena.env.backend;
+    const struct quire_memory_ops *real = backend->memory;
+    struct quire_memory_ops broken = *real;
+    qt_tokens(1, tokens, 8);
+    struct quire_seq_config config = qt_prefix(tokens, 4);
+    config.salt = 1;
+    run(&arena, &line, &config, salts);
+    qt_line_close(&arena.env, &line);
+    broken.fill = fill_is_lost;
+    broken.recover = recover_all;
+    backend->memory = &broken;
+    struct quire_step_item item = {{0}, 1, NULL};
+    quire_step step;
+    config = qt_prefix(NULL, 0);
+    config.salt = 2;
+    qt_assert_ok(quire_seq_create(arena.env.pool, &config, &item.seq));
+    qt_assert_status(quire_step_begin(arena.env.pool, &item, 1, &step, NULL), QUIRE_E_DEVICE);
+    broken.fill = real->fill;
+    qt_assert_ok(quire_pool_reset(arena.env.pool));
+    qt_assert_ok(quire_seq_create(arena.env.pool, &config, &item.seq));
+    qt_assert_ok(quire_step_begin(arena.env.pool, &item, 1, &step, NULL));
+    qt_assert_ok(quire_step_commit(arena.env.pool, step, NULL));
+    assert_int_equal(positions_in_memory(&arena, salts, 0, 4), 0);
+    backend->memory = real;
+    arena_close(&arena);
+}
+
 /* A number is a salt's as long as something bears it, and free afterwards. */
 static void test_numbers_of_tenants_are_used_again(void **state)
 {
@@ -565,6 +647,8 @@ int main(void)
         QT_TEST(test_a_hidden_tail_extends_nothing_findable, QT_SHARE),
         QT_TEST(test_tenants_without_a_number_are_two, QT_ON_CPU | QT_PAGED),
         QT_TEST(test_numbers_of_tenants_are_used_again, QT_ON_CPU | QT_PAGED),
+        QT_TEST(test_a_drop_finds_what_had_no_number, QT_ON_CPU | QT_PAGED),
+        QT_TEST(test_a_lost_fill_shows_nothing, QT_ON_CPU | QT_PAGED),
         QT_TEST(test_tenants_cannot_see_each_other, QT_SHARE),
         QT_TEST(test_contiguous_drop, QT_ON_CPU | QT_CONTIGUOUS),
         QT_TEST(test_drop_under_an_open_step, QT_ON_CPU | QT_PAGED),

@@ -452,9 +452,28 @@ static void test_v_pp1_partial_hit(void **state)
     qt_close(&env);
 }
 
+/* Shapes over the limits are refused before anything is computed of them. */
+static void test_balance_refuses_shapes_over_the_limits(void **state)
+{
+    static const uint32_t layers[2] = {0, 1};
+    const uint32_t huge[] = {QUIRE_MAX_HEADS + 1, 1u << 31, UINT32_MAX};
+    (void)state;
+    for (size_t i = 0; i < QT_LEN(huge); i++) {
+        struct quire_group_config out[4], group = {layers, 2, 1, 1, 8, 8, 0, 0};
+        uint32_t count = 77;
+        group.num_kv_heads = huge[i];
+        group.head_dim = huge[i];
+        qt_assert_status(quire_groups_balance(&group, 1, out, 4, &count), QUIRE_E_LIMIT);
+        group = (struct quire_group_config){layers, huge[i], 1, 1, 8, 8, 0, 0};
+        qt_assert_status(quire_groups_balance(&group, 1, out, 4, &count), QUIRE_E_LIMIT);
+        assert_int_equal(count, 77);
+    }
+}
+
 int main(void)
 {
     static const struct qt_test tests[] = {
+        QT_TEST(test_balance_refuses_shapes_over_the_limits, QT_ON_CPU | QT_PAGED),
         QT_TEST(test_v_s1_window_hits, QT_SHARE),
         QT_TEST(test_v_s3_blocks_given_back, QT_SHARE),
         QT_TEST(test_v_s5_gap_after_the_sinks, QT_SHARE),

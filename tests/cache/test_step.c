@@ -331,6 +331,17 @@ static void test_tokens_of_a_step_that_wrote_nothing_are_unknown(void **state)
     qt_assert_ok(qt_batch_begin(&env, &batch));
     qt_assert_ok(qt_batch_commit(&env, &batch, NULL));
     assert_tokens(&env, stream.seq, tokens, 3);
+    /* nor does a write of nothing make them so, or one of rows that were there */
+    qt_stream_truncate(&env, &stream, 3);
+    struct quire_rows added = {0, 3, 1}, there = {0, 0, 1};
+    uint8_t row[256] = {0};
+    batch = (struct qt_batch){0};
+    qt_batch_add(&batch, &stream, 3, tokens);
+    qt_assert_ok(qt_batch_begin(&env, &batch));
+    qt_assert_ok(quire_seq_write(env.pool, stream.seq, &added, NULL, NULL));
+    qt_assert_ok(quire_seq_write(env.pool, stream.seq, &there, row, row));
+    qt_assert_ok(qt_batch_commit(&env, &batch, NULL));
+    assert_tokens(&env, stream.seq, tokens, 3);
     qt_stream_close(&env, &stream);
     qt_close(&env);
 }
