@@ -45,8 +45,7 @@ static bool is_windowed(const struct quire_pool *pool, uint32_t table)
     return pool->layout.has_windows && pool->layout.tables[table].window != 0;
 }
 
-/* Whether a node has a cached block of a group without a window. */
-static inline bool has_cached(const struct quire_pool *pool, uint32_t node)
+bool quire__node_has_cached(const struct quire_pool *pool, uint32_t node)
 {
     const uint32_t *blocks = quire__index_blocks(&pool->index, node);
     for (uint32_t t = 0; t < pool->layout.num_tables; t++) {
@@ -91,7 +90,7 @@ static inline void count_cached_child(struct quire_pool *pool, uint32_t node)
 {
     uint32_t parent = pool->index.nodes[node].parent;
     if (pool->index.nodes[parent].cached_children++ == 0 &&
-        !quire__index_is_root(&pool->index, parent) && has_cached(pool, parent))
+        !quire__index_is_root(&pool->index, parent) && quire__node_has_cached(pool, parent))
         offer_node(pool, parent, false);
 }
 
@@ -108,7 +107,7 @@ static inline void enter_cache(struct quire_pool *pool, uint32_t block, struct q
 {
     struct quire__node *node = &pool->index.nodes[record.node];
     bool windowed = is_windowed(pool, record.table);
-    bool counted = pool->layout.num_tables > 1 && has_cached(pool, record.node);
+    bool counted = pool->layout.num_tables > 1 && quire__node_has_cached(pool, record.node);
     node->stamp = quire__evictor_cached(&pool->evictor, node->hits);
     record.place = QUIRE__PLACE_NONE;
     record.state = QUIRE__BLOCK_CACHED;
@@ -128,7 +127,7 @@ static void leave_cache(struct quire_pool *pool, uint32_t block, enum quire__blo
     if (record->place != QUIRE__PLACE_NONE)
         quire__evictor_remove(&pool->evictor, pool->blocks.records, block);
     move(&pool->blocks, record, state);
-    if (!is_windowed(pool, record->table) && !has_cached(pool, record->node))
+    if (!is_windowed(pool, record->table) && !quire__node_has_cached(pool, record->node))
         uncount_cached_child(pool, record->node);
 }
 

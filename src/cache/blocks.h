@@ -79,6 +79,8 @@ void quire__block_drop(struct quire_pool *pool, uint32_t block);
 /* Zeroes a block's bytes, if it may hold any. */
 void quire__block_wipe(struct quire_pool *pool, uint32_t block);
 
+/* Whether a node has a cached block of a group without a window. */
+bool quire__node_has_cached(const struct quire_pool *pool, uint32_t node);
 /* Takes a node and those above it away that have neither blocks, children nor cursors. */
 void quire__node_prune(struct quire_pool *pool, uint32_t node);
 

@@ -85,18 +85,6 @@ static quire_status check_step(const struct quire_pool *pool, const struct quire
     return status;
 }
 
-/* Whether a node is in use and has a cached block of a group without a window. */
-static bool has_cached(const struct quire_pool *pool, uint32_t node)
-{
-    const uint32_t *blocks = quire__index_blocks(&pool->index, node);
-    for (uint32_t t = 0; t < pool->layout.num_tables; t++) {
-        if (pool->layout.tables[t].window == 0 && blocks[t] < pool->blocks.total &&
-            pool->blocks.records[blocks[t]].state == QUIRE__BLOCK_CACHED)
-            return true;
-    }
-    return false;
-}
-
 /* X4 and E1 of the nodes: names are mutual, cursors and cached children are as many as counted,
  * and no node is there for nothing. */
 static quire_status check_nodes(struct quire_pool *pool, struct counts *counts,
@@ -109,7 +97,7 @@ static quire_status check_nodes(struct quire_pool *pool, struct counts *counts,
             continue;
         if (node->severed)
             counts->cursors[node->parent]++;
-        if (has_cached(pool, i))
+        if (quire__node_has_cached(pool, i))
             counts->cached_children[node->parent]++;
         for (uint32_t t = 0; t < pool->layout.num_tables; t++) {
             uint32_t block = quire__index_blocks(index, i)[t];
