@@ -83,6 +83,7 @@ class Chat(Case):
             text += chat.say('Go on.')
         self.assertRegex(text, r'quire: the context (of 150 positions )?is full')
         self.assertIn('the answer ends here', text)
+        self.assertNotRegex(text, r'[^\n]quire: the context')  # a line of its own
         chat.press(CTRL_D)
         self.assertEqual(chat.wait()[1], 0)
 

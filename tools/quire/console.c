@@ -13,6 +13,7 @@ enum { BAR_WIDTH = 30, LINE_BYTES_MAX = 1024 };
 static const uint64_t show_after_ns = 250000000, redraw_ns = 100000000;
 
 static bool output_failed;
+static bool inside_line; /* of standard output: its last byte ended no line */
 
 void cli_error(const char *format, ...)
 {
@@ -24,6 +25,10 @@ void cli_error(const char *format, ...)
     for (char *c = line; *c != '\0'; c++)
         if ((unsigned char)*c < 0x20 || *c == 0x7f)
             *c = '?';
+    if (inside_line && isatty(STDOUT_FILENO) == 1 && isatty(STDERR_FILENO) == 1) {
+        (void)fputc('\n', stderr);
+        inside_line = false;
+    }
     (void)fprintf(stderr, "quire: %s\n", line);
 }
 
@@ -53,6 +58,8 @@ bool cli_write(const void *data, uint64_t count)
         output_error(errno);
         return false;
     }
+    if (count > 0)
+        inside_line = ((const char *)data)[count - 1] != '\n';
     return true;
 }
 

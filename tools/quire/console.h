@@ -11,7 +11,8 @@
 /* Exit statuses. */
 enum { CLI_OK = 0, CLI_BAD_DATA = 1, CLI_BAD_USAGE = 2 };
 
-/* Prints "quire: ..." as one line on stderr; control characters in it become '?'. */
+/* Prints "quire: ..." as one line on stderr; control characters in it become '?'. On a terminal it
+ * begins a line of its own, also where standard output is inside one. */
 void cli_error(const char *format, ...) QUIRE_PRINTF(1, 2);
 /* The same for a notice, which changes nothing of the exit status. */
 #define cli_notice cli_error
