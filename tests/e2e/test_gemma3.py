@@ -65,7 +65,9 @@ class Gemma3(Case):
                          list(range(7)))
         text = self.quire('info', MODEL)[0].decode()
         self.assertRegex(text, r'cache groups +7\n')
+        self.assertRegex(text, r'all +1 layer in 1 group sees every position\n')
         self.assertRegex(text, r'window +6 layers in 6 groups see 8 positions, rotary base 10000\n')
+        self.assertIn('quire plan', text)
 
 
 if __name__ == '__main__':

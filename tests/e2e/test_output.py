@@ -251,6 +251,7 @@ class Rest(Case):
         text = self.quire('info', UNTIED)[0].decode()
         for part in ('llama', 'Quire tiny', '6, with 3', 'Q4_K', '768 bytes'):
             self.assertIn(part, text)
+        self.assertNotIn('indow', text)
 
     def test_bench(self):
         got = json.loads(self.quire('bench', 'model', '-m', MODEL, '--prompt', '40', '--generate',

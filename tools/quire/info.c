@@ -143,10 +143,19 @@ static int print_json(const struct facts *facts)
     return files_print_json(root);
 }
 
+/* `15 layers in 5 groups see`, and so that one of either reads well. */
+static const char *who_sees(uint32_t layers, uint32_t groups, char text[48])
+{
+    (void)snprintf(text, 48, "%u layer%s in %u group%s %s", layers, layers == 1 ? "" : "s", groups,
+                   groups == 1 ? "" : "s", layers == 1 ? "sees" : "see");
+    return text;
+}
+
 /* Groups and layers of the cache by what they see; said only where the layers differ. */
 static void print_groups(const struct facts *facts)
 {
     const struct quire__shapes *s = facts->shapes;
+    char all[48], windows[48];
     if (s->window == 0)
         return;
     uint32_t groups[2] = {0}, layers[2] = {0};
@@ -155,10 +164,10 @@ static void print_groups(const struct facts *facts)
         layers[facts->groups[g].window != 0] += facts->groups[g].num_layers;
     }
     (void)printf("cache groups  %u\n"
-                 "  all         %u layers in %u groups see every position\n"
-                 "  window      %u layers in %u groups see %u positions, rotary base %.9g\n",
-                 facts->num_groups, layers[0], groups[0], layers[1], groups[1], s->window,
-                 (double)s->rope_base_local);
+                 "  all         %s every position\n"
+                 "  window      %s %u positions, rotary base %.9g\n",
+                 facts->num_groups, who_sees(layers[0], groups[0], all),
+                 who_sees(layers[1], groups[1], windows), s->window, (double)s->rope_base_local);
 }
 
 static int print_text(const struct facts *facts)
@@ -194,6 +203,9 @@ static int print_text(const struct facts *facts)
         (void)printf("  %-11s %llu bytes, %llu tokens\n", quire_dtype_name(dtype),
                      (unsigned long long)facts->kv_bytes[dtype],
                      (unsigned long long)(facts->free_memory / facts->kv_bytes[dtype]));
+    if (s->window != 0)
+        (void)printf("  Windows keep only what they see, so a long sequence takes less: quire plan "
+                     "counts it.\n");
     return CLI_OK;
 }
 
