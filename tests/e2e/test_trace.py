@@ -85,6 +85,20 @@ class Replay(Case):
                      '118 tokens, 10 generated', 'eviction lru', 'blocks of 16'):
             self.assertIn(part, out)
 
+    def test_too_small(self):
+        """A pool for no request at all is an error that says what is needed; for some it is not."""
+        path = self.write('t.trace', HEAD + 'request at=0 in=~1:100 gen=5\n'
+                          'request at=1 in=~2:300 gen=5\n')
+        for json_too in ([], ['--json']):
+            out, err = self.quire('trace', 'replay', path, '--blocks', '6', *json_too, status=1)
+            self.assertIn(b'refused', out)
+            self.assertRegex(err, rb'\Aquire: [^\n]*6 blocks [^\n]* largest needs 19 blocks\n\Z')
+        self.assertEqual(self.replay(path, '--blocks', '7')['refused'], 1)
+        self.assertEqual(self.replay(path, '--blocks', '19')['refused'], 0)
+        text = [self.quire('trace', 'replay', path, *blocks)[0].decode()
+                for blocks in ([], ['--blocks', '28'])]
+        self.assertEqual(['all requests together' in each for each in text], [True, False])
+
     def test_empty_trace(self):
         got = self.replay(self.write('t.trace', 'quire-trace 1'))
         self.assertEqual((got['requests'], got['steps'], got['hit_tokens_pct']), (0, 0, 0))

@@ -59,8 +59,9 @@ static int print_json(const struct replay_options *options, const struct trace_f
 static int print_text(const struct replay_options *options, const struct trace_figures *f)
 {
     typedef unsigned long long number;
-    (void)printf("pool       %u blocks of %u, eviction %s\n", f->num_blocks,
-                 options->config.block_size, options->eviction);
+    (void)printf("pool       %u blocks of %u, eviction %s%s\n", f->num_blocks,
+                 options->config.block_size, options->eviction,
+                 options->config.num_blocks == 0 ? "; as large as all requests together" : "");
     (void)printf("requests   %u: %u served, %u of them waited, %u refused; %u times one gave way\n",
                  f->requests, f->served, f->waited, f->refused, f->preempted);
     (void)printf("wait       mean %.3f s, longest %.3f s\n", f->wait_us_mean / 1e6,
@@ -135,6 +136,12 @@ static int run_replay(const struct replay_options *options)
         result = cli_fail(&error);
     if (result == CLI_OK)
         result = options->json ? print_json(options, &figures) : print_text(options, &figures);
+    if (result == CLI_OK && figures.requests > 0 && figures.refused == figures.requests) {
+        cli_error("trace replay: the pool of %u blocks is too small for any of the %u requests: "
+                  "the largest needs %llu blocks",
+                  figures.num_blocks, figures.requests, (unsigned long long)figures.largest_blocks);
+        result = CLI_BAD_DATA;
+    }
     trace_deinit(&trace);
     quire__bytes_deinit(&text);
     return result;

@@ -51,6 +51,7 @@ struct trace_figures {
     uint32_t requests;        /* of the trace */
     uint32_t served, waited;  /* waited: did not start in the step after they arrived */
     uint32_t refused;         /* larger than the pool */
+    uint64_t largest_blocks;  /* that one request needs at most */
     uint32_t preempted;       /* times that a running request had to give way */
     uint32_t hit_requests;    /* that found some of their prompt */
     uint64_t prompt_tokens;   /* of the requests served */

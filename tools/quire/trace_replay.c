@@ -335,9 +335,12 @@ static quire_status make_pool(struct replay *r, struct quire_backend *backend)
     const struct quire_group_config group = {
         .layers = &layer, .num_layers = 1, .num_heads = 1, .num_kv_heads = 1, .head_dim = 1};
     struct quire_pool_config config;
-    uint64_t blocks = r->config->num_blocks;
-    for (uint32_t i = 0; i < r->trace->num_requests && r->config->num_blocks == 0; i++)
-        blocks += blocks_of(r, last_position(&r->trace->requests[i])) + 1;
+    uint64_t blocks = r->config->num_blocks, *largest = &r->figures->largest_blocks;
+    for (uint32_t i = 0; i < r->trace->num_requests; i++) {
+        const uint64_t needed = blocks_of(r, last_position(&r->trace->requests[i]));
+        *largest = needed > *largest ? needed : *largest;
+        blocks += r->config->num_blocks == 0 ? needed + 1 : 0;
+    }
     quire_pool_config_init(&config);
     config.backend = backend;
     config.groups = &group;
