@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
 import math
+import re
 import unittest
 
 from cli import Case, tiny
@@ -56,6 +57,18 @@ class Plan(Case):
         for part in ('K f16, V f16, blocks of 16 positions and 8192 bytes', '22 sequences of 1000',
                      'the first 100 shared and pinned in 7 blocks', 'waste'):
             self.assertIn(part, out)
+
+    def test_too_little_memory(self):
+        """It says how much one sequence needs, and that is enough for one."""
+        for more in ([], ['--prefix', '100']):
+            arguments = ['--context', '1000', *more]
+            out = self.quire('plan', MODEL, '--memory', '1000', *arguments)[0].decode()
+            needed = re.search(r'fit +0 sequences .*; one needs (\d+) blocks, (\d+) bytes\n', out)
+            blocks, size = map(int, needed.groups())
+            self.assertEqual(size, blocks * 16 * POSITION_BYTES)
+            self.assertEqual(self.plan('--memory', str(size), *arguments)['sequences'], 1)
+            less = self.plan('--memory', str(size - 1), *arguments)
+            self.assertEqual((less['sequences'], less['blocks_first']), (0, blocks))
 
     def test_bad_usage(self):
         self.refuses('plan', status=USAGE, says='no model')

@@ -34,7 +34,8 @@ static int print_json(const struct answer *answer)
                               (json_int_t)plan->groups[i].blocks_shared));
     }
     return files_print_json(json_pack(
-        "{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, "
+        "{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, "
+        "s:f, "
         "s:I}",
         "file", answer->options->model, "dtype_k", quire_dtype_name(q->config->dtype_k), "dtype_v",
         quire_dtype_name(q->config->dtype_v), "block_size", (json_int_t)q->config->block_size,
@@ -43,9 +44,9 @@ static int print_json(const struct answer *answer)
         (json_int_t)q->config->memory_bytes, "block_bytes", (json_int_t)plan->block_bytes, "blocks",
         (json_int_t)plan->num_blocks, "blocks_shared", (json_int_t)plan->blocks_shared,
         "blocks_sequence", (json_int_t)plan->blocks_sequence, "blocks_growing",
-        (json_int_t)plan->blocks_growing, "sequences", (json_int_t)plan->sequences, "waste_bytes",
-        (json_int_t)plan->waste_bytes, "waste_pct", answer->waste_pct, "left_bytes",
-        (json_int_t)plan->left_bytes));
+        (json_int_t)plan->blocks_growing, "blocks_first", (json_int_t)plan->blocks_first,
+        "sequences", (json_int_t)plan->sequences, "waste_bytes", (json_int_t)plan->waste_bytes,
+        "waste_pct", answer->waste_pct, "left_bytes", (json_int_t)plan->left_bytes));
 }
 
 static int print_text(const struct answer *answer)
@@ -79,6 +80,9 @@ static int print_text(const struct answer *answer)
     if (q->prefix > 0)
         (void)printf(", the first %u shared and pinned in %llu blocks", q->prefix,
                      (number)plan->blocks_shared);
+    if (plan->sequences == 0)
+        (void)printf("; one needs %llu blocks, %llu bytes", (number)plan->blocks_first,
+                     (number)(plan->blocks_first * plan->block_bytes));
     (void)printf("\nwaste      %llu bytes (%.2f %%); left over %llu bytes\n",
                  (number)plan->waste_bytes, answer->waste_pct, (number)plan->left_bytes);
     return CLI_OK;

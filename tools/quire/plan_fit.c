@@ -163,9 +163,9 @@ quire_status plan_fit(const struct plan_question *question, struct plan *plan)
     count_groups(&fit);
     /* The prefix is computed before it is pinned, and all but the last sequence are at rest when
      * the last one grows. */
-    const uint64_t first = greater(plan->blocks_shared + plan->blocks_growing,
-                                   question->prefix > 0 ? most_held(&fit, 0, question->prefix) : 0);
-    if (first <= plan->num_blocks)
+    plan->blocks_first = greater(plan->blocks_shared + plan->blocks_growing,
+                                 question->prefix > 0 ? most_held(&fit, 0, question->prefix) : 0);
+    if (plan->blocks_first <= plan->num_blocks)
         plan->sequences = 1 + (plan->num_blocks - plan->blocks_shared - plan->blocks_growing) /
                                   plan->blocks_sequence;
     const uint64_t used =

@@ -27,6 +27,7 @@ struct plan {
     uint64_t blocks_shared;           /* over all groups */
     uint64_t blocks_sequence;
     uint64_t blocks_growing; /* most that one holds while it grows; at least blocks_sequence */
+    uint64_t blocks_first;   /* that the prefix and one sequence need, growing */
     uint64_t sequences;      /* that fit: the next one fails with NOSPACE */
     uint64_t used_bytes;     /* blocks of prefix and sequences */
     uint64_t waste_bytes;    /* of them, those without K or V that a window still reaches */
