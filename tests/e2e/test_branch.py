@@ -360,18 +360,30 @@ class Branches(ChatCase):
         mirror = Mirror(self)
         self.assertEqual(chat.say('//fork it').rstrip('\n'), mirror.say('/fork it').rstrip('\n'))
         self.assertEqual(chat.say('///').rstrip('\n'), mirror.say('//').rstrip('\n'))
-        self.assertEqual(chat.say(' /help').rstrip('\n'), mirror.say(' /help').rstrip('\n'))
+        self.assertEqual(chat.say('// x').rstrip('\n'), mirror.say('/ x').rstrip('\n'))
+        self.assertEqual(chat.say(' a /help').rstrip('\n'), mirror.say(' a /help').rstrip('\n'))
         self.finish(chat)
 
     def test_help(self):
         chat = self.start()
         self.assertIn('/help', chat.greeting)
         text = chat.say('/help')
-        for command in ('/fork', '/switch', '/back', '/stats', '/blocks', '/help', '//'):
+        for command in ('/fork', '/switch', '/back', '/stats', '/blocks', '/help', '/quit',
+                        'Ctrl-D', '//'):
             self.assertIn(command, text)
         self.assertLessEqual(max(map(len, text.split('\n'))), 80)
         self.assertEqual(chat.say('/help  '), text)
+        self.assertEqual(chat.say(' \t /help'), text)
         self.finish(chat)
+
+    def test_quit(self):
+        chat = self.start('-n', '4', '--stats')
+        chat.say('Who?')
+        os.write(chat.fd, b' /quit\n')
+        rest, status = chat.wait()
+        self.assertEqual(status, 0, rest)
+        self.assertIn('answer', rest)
+        self.assertNotIn('quire:', rest)
 
     def test_bad_commands(self):
         chat = self.start('-n', '4')
@@ -381,6 +393,7 @@ class Branches(ChatCase):
         for line in ('/help me', '/stats all', '/blocks 3'):
             self.wrong(chat, line, says='no argument')
         for line in ('/switch', '/switch 0', '/switch 2', '/switch -1', '/switch nobody',
+                     '/switch b', '/switch A', '/switch aa',
                      '/switch 99999999999999999999999', '/switch 1 2', '/switch ' + 'x' * 500):
             self.wrong(chat, line, says='branch')
         for line in ('/back', '/back 1', '/back 0', '/back x'):
@@ -389,7 +402,8 @@ class Branches(ChatCase):
         for line in ('/back 0', '/back 2', '/back -1', '/back 1.5', '/back one', '/back 1 1',
                      '/back 18446744073709551617'):
             self.wrong(chat, line, says='from 1 to 1')
-        for line in ('/fork 2', '/fork ' + 'x' * 21, '/fork ' + '日' * 7, '/fork a\tb'):
+        for line in ('/fork 2', '/fork ' + 'x' * 21, '/fork ' + '日' * 7, '/fork b',
+                     '/fork a\tb'):
             self.wrong(chat, line, says='/fork')
         os.write(chat.fd, b'/fork \xff\n')
         self.assertIn('not UTF-8', chat.until_prompt())
@@ -402,6 +416,8 @@ class Branches(ChatCase):
         self.wrong(chat, '/fork', says='26')
         self.assertNotIn('quire:', chat.say('Why?'))
         self.assertIn('z> branch 26', chat.say('/stats'))
+        for letter, number in (('a', 1), ('y', 25), ('z', 26)):
+            self.assertIn(f'in branch {number},', chat.say(f'/switch {letter}'))
         self.finish(chat)
 
     def test_contiguous(self):

@@ -297,9 +297,22 @@ static bool is_blank(const struct quire__bytes *line)
     return true;
 }
 
+/* Blanks before a slash are a slip of the finger, before other text they belong to it. */
+static void drop_blanks_before_slash(struct quire__bytes *line)
+{
+    uint64_t blanks = 0;
+    while (blanks < line->count && strchr(" \t", line->data[blanks]) != NULL)
+        blanks++;
+    if (blanks == line->count || line->data[blanks] != '/')
+        return;
+    line->count -= blanks;
+    memmove(line->data, line->data + blanks, line->count);
+}
+
 /* Answers a message, or obeys a command. Two slashes are a message that begins with one. */
 static int handle(struct conversation *c, struct quire__bytes *line)
 {
+    drop_blanks_before_slash(line);
     struct quire__text text = {.bytes = line->data, .count = line->count};
     struct quire_error error;
     if (is_blank(line) || prompt_check_text("the message", text) != CLI_OK)
@@ -328,7 +341,7 @@ static int converse(struct conversation *c)
     struct input input = {.count = 0};
     struct quire__bytes line = {0};
     int result = CLI_OK;
-    while (result == CLI_OK && read_line(&input, &line))
+    while (result == CLI_OK && !c->over && read_line(&input, &line))
         result = handle(c, &line);
     quire__bytes_deinit(&line);
     return result;

@@ -51,6 +51,12 @@ static bool is_number(const char *text)
     return text[0] != '\0' && text[strspn(text, "0123456789")] == '\0';
 }
 
+/* As /blocks and /stats name the branches. */
+static bool is_letter(const char *text)
+{
+    return text[0] >= 'a' && text[0] < 'a' + BRANCHES_MAX && text[1] == '\0';
+}
+
 static uint32_t find_name(const struct conversation *c, const char *name)
 {
     uint32_t i = 0;
@@ -69,8 +75,9 @@ static bool check_name(const struct conversation *c, const char *name)
     else if (strlen(name) > BRANCH_NAME_BYTES_MAX)
         cli_error("/fork: a name of %zu bytes, at most %d are kept: choose a shorter one",
                   strlen(name), BRANCH_NAME_BYTES_MAX);
-    else if (is_number(name))
-        cli_error("/fork: %s is a number, and those name branches already: choose a word", name);
+    else if (is_number(name) || is_letter(name))
+        cli_error("/fork: %s is a %s, and those name branches already: choose a word", name,
+                  is_letter(name) ? "letter" : "number");
     else if (name[0] != '\0' && find_name(c, name) < c->num_branches)
         cli_error("/fork: there is a branch %s already: choose another name", name);
     else
@@ -133,15 +140,18 @@ static int command_switch(struct conversation *c, const char *which)
     uint32_t to = c->num_branches;
     char text[64], turns[32];
     if (which[0] == '\0') {
-        cli_error("/switch needs the number or name of a branch: 1 to %u (/stats lists them)",
-                  c->num_branches);
+        cli_error(
+            "/switch needs the number, letter or name of a branch: 1 to %u (/stats lists them)",
+            c->num_branches);
         return CLI_OK;
     }
     if (cli_read_u64(which, 1, c->num_branches, &number))
         to = (uint32_t)number - 1;
+    else if (is_letter(which))
+        to = (uint32_t)(which[0] - 'a');
     else if (!is_number(which))
         to = find_name(c, which);
-    if (to == c->num_branches) {
+    if (to >= c->num_branches) {
         cli_error("/switch: there is no branch %s, only 1 to %u (/stats lists them)", which,
                   c->num_branches);
         return CLI_OK;
@@ -273,6 +283,13 @@ static int command_blocks(struct conversation *c, const char *none)
                : printed(blockmap_draw(&c->map, colours()) && list_branches(c, colours()));
 }
 
+static int command_quit(struct conversation *c, const char *none)
+{
+    (void)none;
+    c->over = true;
+    return CLI_OK;
+}
+
 /* ---- the table ---- */
 
 static int command_help(struct conversation *c, const char *none);
@@ -282,11 +299,12 @@ static const struct {
     int (*run)(struct conversation *c, const char *argument);
 } commands[] = {
     {"/fork", "[NAME]", "branch the conversation here, and go on in the branch", command_fork},
-    {"/switch", "N", "go on in branch N, or in the branch of that name", command_switch},
+    {"/switch", "N", "go on in branch N, or in that of a letter or name", command_switch},
     {"/back", "[N]", "take back the last N turns (1)", command_back},
     {"/stats", NULL, "what was reused, computed, shared and evicted", command_stats},
     {"/blocks", NULL, "draw the blocks of the cache, and who holds them", command_blocks},
     {"/help", NULL, "print this", command_help},
+    {"/quit", NULL, "end the chat, as Ctrl-D does", command_quit},
 };
 
 static int command_help(struct conversation *c, const char *none)

@@ -18,6 +18,7 @@ struct conversation {
     uint32_t num_branches, current;
     uint64_t clock; /* of branch.used */
     struct blockmap map;
+    bool over;             /* /quit was said */
     bool mapped;           /* there is a map: the layout is paged */
     quire_pin system;      /* keeps the system message; {0}: nothing is kept */
     struct quire__ids ids; /* composed; scratch */
