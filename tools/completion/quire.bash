@@ -47,6 +47,7 @@ _quire()
         ;;
     --layout) mapfile -t COMPREPLY < <(compgen -W "auto paged contiguous" -- "$word") ;;
     --kv) mapfile -t COMPREPLY < <(compgen -W "f32 f16 bf16" -- "$word") ;;
+    --backend) mapfile -t COMPREPLY < <(compgen -W "cpu none" -- "$word") ;;
     --eviction) mapfile -t COMPREPLY < <(compgen -W "lru cost" -- "$word") ;;
     --template) mapfile -t COMPREPLY < <(compgen -W "chatml llama3 gemma" -- "$word") ;;
     -p | -n | --n | -c | --temp | --top-k | --top-p | --min-p | --repeat-penalty | --seed | \
