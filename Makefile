@@ -23,6 +23,11 @@ export QUIRE_DEMO_MODEL := $(value MODEL)
 unexport PROMPT MODEL
 PREFIX ?= /usr/local
 
+# A name that is neither known nor a file is told before anything is installed or built.
+check_model = case "$${QUIRE_DEMO_MODEL-}" in "" | smollm2 | gemma3-270m) ;; \
+	*) [ -e "$$QUIRE_DEMO_MODEL" ] || { echo "make: there is no file $$QUIRE_DEMO_MODEL;" \
+	"MODEL is smollm2, gemma3-270m, or the path of a GGUF file" >&2; exit 1; } ;; esac
+
 help:
 	@echo 'make demo      a real model answers; PROMPT="..." asks something else'
 	@echo '               MODEL=gemma3-270m completes a text, MODEL=x.gguf takes your own'
@@ -34,6 +39,7 @@ help:
 	@echo 'make clean     remove build/'
 
 demo:
+	@$(check_model)
 	@scripts/setup.sh demo
 	@scripts/build.sh release quire-cli
 	@model=$$(scripts/get_model.sh $${QUIRE_DEMO_MODEL:+"$$QUIRE_DEMO_MODEL"}) && \
@@ -48,6 +54,7 @@ test:
 	QUIRE_TEST_MODEL=$$smollm2 QUIRE_TEST_MODEL_GEMMA3=$$gemma3 scripts/run_tests.sh release
 
 bench:
+	@$(check_model)
 	@scripts/setup.sh demo
 	@scripts/build.sh release quire-cli
 	@model=$$(scripts/get_model.sh $${QUIRE_DEMO_MODEL:+"$$QUIRE_DEMO_MODEL"}) && \

@@ -6,6 +6,13 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+case "${1-}" in
+release | debug | asan | tsan | fuzz) ;;
+*)
+    echo "usage: scripts/build.sh release|debug|asan|tsan|fuzz [TARGET...]" >&2
+    exit 2
+    ;;
+esac
 preset=$1
 shift
 mkdir -p "build/$preset"

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import shutil
 import struct
 import subprocess
 import unittest
@@ -299,6 +300,33 @@ class Rest(Case):
             words = subprocess.run(['bash', '-c', '. "$0"; _quire_words "$1"', completion, command],
                                    capture_output=True, check=True).stdout.decode().split()
             self.assertEqual(set(words), listed, command)
+
+    def test_completion_of_values(self):
+        completion = SOURCE / 'tools' / 'completion' / 'quire.bash'
+        script = '. "$0"; COMP_WORDS=(quire "$@"); COMP_CWORD=$#; _quire; echo "${COMPREPLY[@]}"'
+        for words, values in (('bench cache --backend', 'cpu none'), ('run --kv', 'f32 f16 bf16'),
+                              ('trace replay --eviction', 'lru cost')):
+            done = subprocess.run(['bash', '-c', script, completion, *words.split(), ''],
+                                  capture_output=True, check=True)
+            self.assertEqual(done.stdout.decode().strip(), values)
+
+    def test_build_says_its_usage(self):
+        """Nothing is built or installed for words that mean nothing."""
+        for arguments in ([], ['relase']):
+            done = subprocess.run([SOURCE / 'scripts' / 'build.sh', *arguments],
+                                  capture_output=True)
+            self.assertEqual((done.returncode, done.stdout), (2, b''))
+            self.assertRegex(done.stderr, rb'\Ausage: scripts/build.sh release[^\n]+\n\Z')
+
+    @unittest.skipIf(shutil.which('make') is None, 'make is missing')
+    def test_make_names_the_models(self):
+        outside = {name: value for name, value in os.environ.items() if not name.startswith('MAKE')}
+        for target in ('demo', 'bench'):
+            done = subprocess.run(['make', target, 'MODEL=gemma'], cwd=SOURCE, env=outside,
+                                  capture_output=True)
+            self.assertNotEqual(done.returncode, 0)
+            self.assertEqual(done.stdout, b'')
+            self.assertIn(b'no file gemma; MODEL is smollm2, gemma3-270m, or', done.stderr)
 
 
 if __name__ == '__main__':
