@@ -60,6 +60,7 @@ quire_status quire_groups_balance(const struct quire_group_config *groups, uint3
     if (num_groups > max_out)
         return QUIRE_E_LIMIT;
     uint64_t total = UINT64_MAX, unit = choose_unit(groups, num_groups);
+    QUIRE_CHECK(unit > 0); /* no group is empty */
     for (; total > max_out; unit += (unit + 1) / 2) {
         total = 0;
         for (uint32_t g = 0; g < num_groups; g++)

@@ -234,7 +234,7 @@ quire_status cache_work_fanout(struct cache_work *work, uint32_t children, doubl
     quire_seq_config_init(&config);
     config.tokens = tokens;
     config.num_tokens = PROMPT;
-    quire_status status = QUIRE_OK;
+    quire_status status = children > 0 ? QUIRE_OK : QUIRE_E_INVAL;
     for (uint32_t i = 0; i < children && status == QUIRE_OK; i++) {
         quire_seq seq = {0};
         tokens[24] = i * 2654435761u;
