@@ -82,7 +82,7 @@ static int print_text(const struct answer *answer)
                      (number)plan->blocks_shared);
     if (plan->sequences == 0)
         (void)printf("; one needs %llu blocks, %llu bytes", (number)plan->blocks_first,
-                     (number)(plan->blocks_first * plan->block_bytes));
+                     (number)plan->blocks_first * plan->block_bytes);
     (void)printf("\nwaste      %llu bytes (%.2f %%); left over %llu bytes\n",
                  (number)plan->waste_bytes, answer->waste_pct, (number)plan->left_bytes);
     return CLI_OK;
