@@ -212,9 +212,11 @@ uint32_t quire__block_take(struct quire_pool *pool, uint32_t table, uint32_t ten
     record->refs = 1;
     record->table = table & 63u;
     move(self, record, QUIRE__BLOCK_OWNED);
-    if (!quire__tenant_may_follow(tenant, record->tenant))
-        quire__block_wipe(pool, block);
-    quire__tenant_set(&pool->tenants, &record->tenant, tenant);
+    if (record->tenant != tenant || tenant == QUIRE__TENANT_OTHERS) {
+        if (!quire__tenant_may_follow(tenant, record->tenant))
+            quire__block_wipe(pool, block);
+        quire__tenant_set(&pool->tenants, &record->tenant, tenant);
+    }
     uint32_t in_use = self->total - self->in_state[QUIRE__BLOCK_FREE];
     self->peak = in_use > self->peak ? in_use : self->peak;
     return block;
