@@ -2,26 +2,14 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "golden_file.h"
 
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-
-static const char *real_model(void)
-{
-    const char *path = getenv("QUIRE_TEST_MODEL_GEMMA3");
-    if (path == NULL || path[0] == '\0') {
-        print_message("QUIRE_TEST_MODEL_GEMMA3 names no model\n");
-        skip();
-    }
-    return path;
-}
 
 /* Prompts, one of them longer than the window, and the long text, with K and V in one dtype. */
 static void check_values(const struct qt_engine_config *config, double bound)
 {
     struct qt_golden golden;
     struct qt_engine engine;
-    qt_engine_open(&engine, real_model(), config);
+    qt_engine_open(&engine, qt_real_model("QUIRE_TEST_MODEL_GEMMA3"), config);
     qt_golden_open(&golden, "gemma3/golden.json");
     qt_golden_check(&golden, &engine, bound, 0.05);
     qt_golden_check_nll(&golden, &engine, 1e-3);
@@ -61,7 +49,7 @@ static void test_bits(void **state)
     };
     struct qt_golden golden;
     struct qt_engine engine;
-    const char *path = real_model();
+    const char *path = qt_real_model("QUIRE_TEST_MODEL_GEMMA3");
     qt_golden_open(&golden, "gemma3/golden.json");
     const json_t *text = json_array_get(json_object_get(golden.root, "nll"), 0);
     uint32_t count = 0;

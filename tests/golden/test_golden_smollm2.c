@@ -2,26 +2,14 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "golden_file.h"
 
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-
-static const char *real_model(void)
-{
-    const char *path = getenv("QUIRE_TEST_MODEL");
-    if (path == NULL || path[0] == '\0') {
-        print_message("QUIRE_TEST_MODEL names no model\n");
-        skip();
-    }
-    return path;
-}
 
 /* Prompts, and the long text, with K and V in one dtype. */
 static void check_values(const struct qt_engine_config *config, double bound)
 {
     struct qt_golden golden;
     struct qt_engine engine;
-    qt_engine_open(&engine, real_model(), config);
+    qt_engine_open(&engine, qt_real_model("QUIRE_TEST_MODEL"), config);
     qt_golden_open(&golden, "smollm2/golden.json");
     qt_golden_check(&golden, &engine, bound, 0.05);
     qt_golden_check_nll(&golden, &engine, 1e-3);
@@ -61,7 +49,7 @@ static void test_bits(void **state)
     };
     struct qt_golden golden;
     struct qt_engine engine;
-    const char *path = real_model();
+    const char *path = qt_real_model("QUIRE_TEST_MODEL");
     qt_golden_open(&golden, "smollm2/golden.json");
     const json_t *prompt = json_array_get(json_object_get(golden.root, "prompts"), 1);
     uint32_t count = 0;

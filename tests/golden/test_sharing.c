@@ -8,8 +8,6 @@
  * are known, its own must be the same bytes. */
 #include "model_fixture.h"
 
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum { TEXTS = 10, LENGTH_MAX = 112, MARK = 8, MARKS = LENGTH_MAX / MARK, SEQS = 6 };
@@ -233,26 +231,16 @@ static void test_tiny_gemma3(void **state)
     check_walk(qt_tiny_model("sharing_gemma3", "--arch gemma3 --layers 7 --vocab 512"), 1000);
 }
 
-static void check_real(const char *variable, uint32_t num_steps)
-{
-    const char *path = getenv(variable);
-    if (path == NULL || path[0] == '\0') {
-        print_message("%s names no model\n", variable);
-        skip();
-    }
-    check_walk(path, num_steps);
-}
-
 static void test_smollm2(void **state)
 {
     (void)state;
-    check_real("QUIRE_TEST_MODEL", 60);
+    check_walk(qt_real_model("QUIRE_TEST_MODEL"), 60);
 }
 
 static void test_gemma3(void **state)
 {
     (void)state;
-    check_real("QUIRE_TEST_MODEL_GEMMA3", 30);
+    check_walk(qt_real_model("QUIRE_TEST_MODEL_GEMMA3"), 30);
 }
 
 int main(void)

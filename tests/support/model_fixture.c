@@ -186,7 +186,17 @@ double qt_logprob(const float *logits, uint32_t count, uint32_t token)
     return (double)logits[token] - largest - log(sum);
 }
 
-/* ---- tiny models ---- */
+/* ---- models ---- */
+
+const char *qt_real_model(const char *variable)
+{
+    const char *path = getenv(variable);
+    if (path == NULL || path[0] == '\0') {
+        print_message("%s names no model\n", variable);
+        skip();
+    }
+    return path;
+}
 
 const char *qt_tiny_model(const char *name, const char *arguments)
 {

@@ -66,6 +66,8 @@ uint32_t qt_argmax(const float *logits, uint32_t count);
 /* Natural logarithm of the probability of a token. */
 double qt_logprob(const float *logits, uint32_t count, uint32_t token);
 
+/* Path of the real model that an environment variable names; skips the test where it names none. */
+const char *qt_real_model(const char *variable);
 /* Path of a tiny model, made by scripts/make_tiny_model.py with these arguments and kept in the
  * build folder under `name`; skips the test where there is no Python. */
 const char *qt_tiny_model(const char *name, const char *arguments);
