@@ -86,12 +86,11 @@ static void offer_node(struct quire_pool *pool, uint32_t node, bool offered)
 }
 
 /* E1: a node above a cached child waits. */
-static inline void count_cached_child(struct quire_pool *pool, uint32_t node)
+static void count_cached_child(struct quire_pool *pool, uint32_t node)
 {
-    uint32_t parent = pool->index.nodes[node].parent;
-    if (pool->index.nodes[parent].cached_children++ == 0 &&
-        !quire__index_is_root(&pool->index, parent) && quire__node_has_cached(pool, parent))
-        offer_node(pool, parent, false);
+    struct quire__node *parent = &pool->index.nodes[pool->index.nodes[node].parent];
+    if (parent->cached_children++ == 0 && parent->has_cached)
+        offer_node(pool, pool->index.nodes[node].parent, false);
 }
 
 static void uncount_cached_child(struct quire_pool *pool, uint32_t node)
@@ -107,15 +106,16 @@ static inline void enter_cache(struct quire_pool *pool, uint32_t block, struct q
 {
     struct quire__node *node = &pool->index.nodes[record.node];
     bool windowed = is_windowed(pool, record.table);
-    bool counted = pool->layout.num_tables > 1 && quire__node_has_cached(pool, record.node);
     node->stamp = quire__evictor_cached(&pool->evictor, node->hits);
     record.place = QUIRE__PLACE_NONE;
     record.state = QUIRE__BLOCK_CACHED;
     pool->blocks.records[block] = record;
     pool->blocks.in_state[QUIRE__BLOCK_OWNED]--;
     pool->blocks.in_state[QUIRE__BLOCK_CACHED]++;
-    if (!windowed && !counted)
+    if (!windowed && !node->has_cached) {
+        node->has_cached = 1;
         count_cached_child(pool, record.node);
+    }
     if (windowed || node->cached_children == 0)
         offer(pool, block);
 }
@@ -127,8 +127,10 @@ static void leave_cache(struct quire_pool *pool, uint32_t block, enum quire__blo
     if (record->place != QUIRE__PLACE_NONE)
         quire__evictor_remove(&pool->evictor, pool->blocks.records, block);
     move(&pool->blocks, record, state);
-    if (!is_windowed(pool, record->table) && !quire__node_has_cached(pool, record->node))
+    if (!is_windowed(pool, record->table) && !quire__node_has_cached(pool, record->node)) {
+        pool->index.nodes[record->node].has_cached = 0;
         uncount_cached_child(pool, record->node);
+    }
 }
 
 /* ---- names ---- */
@@ -234,10 +236,21 @@ void quire__block_acquire(struct quire_pool *pool, uint32_t block)
     record->refs++;
 }
 
-quire_status quire__block_release(struct quire_pool *pool, uint32_t block, bool wipe)
+/* The rest of a release: the bytes go with the block, or its node is detached. A function of its
+ * own so that the common ones save no registers for it. */
+static __attribute__((noinline)) void release_for_good(struct quire_pool *pool, uint32_t block)
 {
-    if (quire__block_let_go(&pool->blocks, block))
-        return QUIRE_OK;
+    uint32_t node = pool->blocks.records[block].node;
+    if (node != QUIRE__NODE_NONE) {
+        quire__block_unname(pool, block);
+        quire__node_prune(pool, node);
+    }
+    quire__block_wipe(pool, block);
+    put_free(pool, block);
+}
+
+quire_status quire__block_release_last(struct quire_pool *pool, uint32_t block, bool wipe)
+{
     if (block >= pool->blocks.total)
         return QUIRE_E_INVAL;
     /* A copy, written back once: each bit field of the record is a read and a write of its word. */
@@ -246,28 +259,27 @@ quire_status quire__block_release(struct quire_pool *pool, uint32_t block, bool 
         return QUIRE_E_INVAL;
     QUIRE_CHECK(record.refs == 1);
     record.refs = 0;
-    uint32_t node = record.node;
-    if (node != QUIRE__NODE_NONE && !pool->index.nodes[node].detached) {
+    if (record.node != QUIRE__NODE_NONE && !pool->index.nodes[record.node].detached) {
         enter_cache(pool, block, record);
-        return QUIRE_OK;
-    }
-    if (node == QUIRE__NODE_NONE && !wipe) {
+    } else if (record.node == QUIRE__NODE_NONE && !wipe) {
         record.state = QUIRE__BLOCK_FREE;
         record.place = pool->blocks.first_free;
         pool->blocks.records[block] = record;
         pool->blocks.first_free = block;
         pool->blocks.in_state[QUIRE__BLOCK_OWNED]--;
         pool->blocks.in_state[QUIRE__BLOCK_FREE]++;
-        return QUIRE_OK;
+    } else {
+        pool->blocks.records[block] = record;
+        release_for_good(pool, block);
     }
-    pool->blocks.records[block] = record;
-    if (node != QUIRE__NODE_NONE) {
-        quire__block_unname(pool, block);
-        quire__node_prune(pool, node);
-    }
-    quire__block_wipe(pool, block);
-    put_free(pool, block);
     return QUIRE_OK;
+}
+
+quire_status quire__block_release(struct quire_pool *pool, uint32_t block, bool wipe)
+{
+    if (quire__block_let_go(&pool->blocks, block))
+        return QUIRE_OK;
+    return quire__block_release_last(pool, block, wipe);
 }
 
 /* Frees a cached block that is in no heap any more. */

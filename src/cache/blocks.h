@@ -62,9 +62,11 @@ static inline bool quire__block_let_go(struct quire__blocks *self, uint32_t bloc
     return true;
 }
 
-/* Drops a reference. The last one caches the block where a node that is not detached names it, else
+/* Drops the last reference, which caches the block where a node that is not detached names it, else
  * frees it; `wipe`, or a detached node, zeroes what is freed. INVAL, and nothing done, for a block
  * that is free, cached or does not exist. */
+quire_status quire__block_release_last(struct quire_pool *pool, uint32_t block, bool wipe);
+/* Drops a reference, the last one or not. */
 quire_status quire__block_release(struct quire_pool *pool, uint32_t block, bool wipe);
 
 /* Makes a node name an owned block, or no block any more. */
@@ -79,7 +81,7 @@ void quire__block_drop(struct quire_pool *pool, uint32_t block);
 /* Zeroes a block's bytes, if it may hold any. */
 void quire__block_wipe(struct quire_pool *pool, uint32_t block);
 
-/* Whether a node has a cached block of a group without a window. */
+/* Whether a node has a cached block of a group without a window, counted anew. */
 bool quire__node_has_cached(const struct quire_pool *pool, uint32_t node);
 /* Takes a node and those above it away that have neither blocks, children nor cursors. */
 void quire__node_prune(struct quire_pool *pool, uint32_t node);

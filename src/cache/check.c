@@ -97,8 +97,12 @@ static quire_status check_nodes(struct quire_pool *pool, struct counts *counts,
             continue;
         if (node->severed)
             counts->cursors[node->parent]++;
-        if (quire__node_has_cached(pool, i))
+        bool has_cached = quire__node_has_cached(pool, i);
+        if (has_cached)
             counts->cached_children[node->parent]++;
+        if (node->has_cached != has_cached)
+            return quire__fail(error, QUIRE_E_CORRUPT, "X4: node %u %s a cached block", i,
+                               has_cached ? "does not know of" : "has not");
         for (uint32_t t = 0; t < pool->layout.num_tables; t++) {
             uint32_t block = quire__index_blocks(index, i)[t];
             if (block != QUIRE_BLOCK_NONE &&

@@ -25,8 +25,9 @@ struct quire__node {
     uint32_t hits : 7;        /* lookups that came by, saturated */
     uint32_t detached : 1;    /* dropped: nobody finds it, its blocks are not cached again */
     uint32_t severed : 1;     /* in no tree of its parent, which counts it as a cursor instead */
-    uint32_t cursors;         /* sequences and pins that stand here */
-    uint32_t cached_children; /* children with a cached block of a group without a window */
+    uint32_t cursors : 31;    /* sequences and pins that stand here */
+    uint32_t has_cached : 1;  /* a cached block of a group without a window */
+    uint32_t cached_children; /* children that have a cached block */
     uint32_t stamp;           /* when its blocks were last let go, in the policy's time */
 };
 

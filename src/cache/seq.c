@@ -88,7 +88,7 @@ void quire__seq_shrink(struct quire_pool *pool, struct quire__seq *seq, uint32_t
             if (*entry == QUIRE_BLOCK_NONE)
                 continue;
             if (!quire__block_let_go(&pool->blocks, *entry))
-                QUIRE_CHECK(quire__block_release(pool, *entry, seq->wipe) == QUIRE_OK);
+                QUIRE_CHECK(quire__block_release_last(pool, *entry, seq->wipe) == QUIRE_OK);
             *entry = QUIRE_BLOCK_NONE;
         }
     }

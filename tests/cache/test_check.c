@@ -124,6 +124,7 @@ CHANGE(node, height)
 CHANGE(node, severed)
 CHANGE(node, cursors)
 CHANGE(node, cached_children)
+CHANGE(node, has_cached)
 CHANGE(node, parent)
 CHANGE(node, children)
 CHANGE(node, left)
@@ -193,6 +194,7 @@ static void test_every_broken_invariant_of_the_index_is_reported(void **state)
         WORD("a heap that lost its last", scene.pool->evictor.count, 0, "E1"),
         WORD("a heap with another's block", heap[0].block, scene.inner, "E1"),
         RECORD("a node that counts no cached child", node, *top, cached_children, 0, "X4"),
+        RECORD("a node that forgot its cached block", node, *end, has_cached, 0, "X4"),
         RECORD("a cursor too many", node, *path, cursors, 2, "X4"),
         RECORD("a cursor too few", node, *path, cursors, 0, "X4"),
         RECORD("a node too high", node, *end, height, 2, "X4"),
