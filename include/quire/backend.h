@@ -308,10 +308,10 @@ struct quire_backend {
 
 struct quire_backend_config {
     uint32_t struct_size;
-    uint32_t num_threads; /* 0: what the machine and its limits allow */
-    const char
-        *cpu_level; /* caps the kernel level: "ref", "generic", "avx2", "avx512"; NULL: QUIRE_CPU
-                       of the environment, else the best. A cap over the machine means its best */
+    uint32_t num_threads;  /* 0: what the machine and its limits allow */
+    const char *cpu_level; /* caps the kernel level: "ref", "generic", "avx2", "avx512",
+                              "avx512bf16", "amx"; NULL: QUIRE_CPU of the environment, else the
+                              best. A cap over the machine means its best */
 };
 
 /* Sets every field of a config to its default.

@@ -276,7 +276,7 @@ static void test_attention_is_the_same_bit_for_bit(void **state)
 
 static void test_every_cpu_level_keeps_its_own_bits(void **state)
 {
-    static const char *const levels[] = {"ref", "generic", "avx2", "avx512"};
+    static const char *const levels[] = {"ref", "generic", "avx2", "avx512", "avx512bf16", "amx"};
     for (size_t i = 0; i < QT_LEN(levels); i++) {
         const struct run runs[] = {
             {"cpu", QUIRE_LAYOUT_PAGED, 16, 2, WHOLE, levels[i]},

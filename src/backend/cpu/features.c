@@ -8,6 +8,8 @@
 
 #include <pthread.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 struct level_row {
     const struct quire__kernels *kernels;
@@ -35,8 +37,13 @@ enum {
     LEAF7_EBX_V3 = 1 << 3 | 1 << 5 | 1 << 8,                        /* BMI1 AVX2 BMI2 */
     EXTENDED_ECX_V3 = 1 << 5,                                       /* LZCNT */
     LEAF7_EBX_V4 = 1 << 16 | 1 << 17 | 1 << 28 | 1 << 30,           /* F DQ CD BW; VL is bit 31 */
+    LEAF7_ECX_VNNI = 1 << 11,
+    LEAF71_EAX_BF16 = 1 << 5,
+    LEAF7_EDX_AMX = 1 << 22 | 1 << 24 | 1 << 25, /* BF16 TILE INT8 */
     XCR0_AVX = 0x06,
     XCR0_AVX512 = 0xe6,
+    XCR0_AMX = 0x60000, /* TILECFG TILEDATA */
+    STATE_TILE_DATA = 18,
 };
 
 static uint32_t enabled_state(void)
@@ -68,6 +75,25 @@ static bool supported_avx512(void)
     uint32_t a, b, c, d;
     return supported_avx2() && has(enabled_state(), XCR0_AVX512) &&
            __get_cpuid_count(7, 0, &a, &b, &c, &d) && has(b, LEAF7_EBX_V4 | 1u << 31);
+}
+
+static bool supported_avx512bf16(void)
+{
+    uint32_t a, b, c, d;
+    return supported_avx512() && __get_cpuid_count(7, 0, &a, &b, &c, &d) &&
+           has(c, LEAF7_ECX_VNNI) && __get_cpuid_count(7, 1, &a, &b, &c, &d) &&
+           has(a, LEAF71_EAX_BF16);
+}
+
+/* Linux hands out the 8 KiB of tiles to a process that asks for them, once for all its threads
+ * (arch_prctl(2); Documentation/arch/x86/xstate.rst); it may refuse. */
+static bool supported_amx(void)
+{
+    enum { ARCH_REQ_XCOMP_PERM = 0x1023 };
+    uint32_t a, b, c, d;
+    return supported_avx512bf16() && has(enabled_state(), XCR0_AMX) &&
+           __get_cpuid_count(7, 0, &a, &b, &c, &d) && has(d, LEAF7_EDX_AMX) &&
+           syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, STATE_TILE_DATA) == 0;
 }
 #endif
 

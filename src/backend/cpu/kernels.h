@@ -90,7 +90,7 @@ struct quire__linear {
  * direct           as panel_dot, the same bits, with the weights as they are; at most
  *                  QUIRE__TOKENS_DIRECT tokens */
 /* clang-format on */
-#define QUIRE__KERNEL_LIST(X)                                                                      \
+#define QUIRE__ATTEND_LIST(X)                                                                      \
     X(load_f16, (float *to, const uint16_t *from, size_t n))                                       \
     X(load_bf16, (float *to, const uint16_t *from, size_t n))                                      \
     X(store_f16, (uint16_t * to, const float *from, size_t n))                                     \
@@ -108,8 +108,11 @@ struct quire__linear {
     X(softmax, (const struct quire__tile *tile))                                                   \
     X(accumulate, (const struct quire__tile *tile))                                                \
     X(merge, (float *total, const float *state, uint32_t dim_v))                                   \
-    X(finish, (float *out, float *lse, const float *total, const float *sink, uint32_t dim))       \
-    X(panel_dot, (const struct quire__linear *task))                                               \
+    X(finish, (float *out, float *lse, const float *total, const float *sink, uint32_t dim))
+
+#define QUIRE__LINEAR_LIST(X) X(panel_dot, (const struct quire__linear *task))
+
+#define QUIRE__NN_LIST(X)                                                                          \
     X(norm, (float *y, const float *x, const float *weight, size_t n, float epsilon))              \
     X(rotary_pairs, (float *x, const float *table, size_t n))                                      \
     X(rotary_halves, (float *x, const float *table, size_t n))                                     \
@@ -118,6 +121,8 @@ struct quire__linear {
     X(add, (float *y, const float *x, size_t n))                                                   \
     X(scale, (float *x, float factor, size_t n))                                                   \
     X(argmax, (uint32_t * index, const float *x, size_t n))
+
+#define QUIRE__KERNEL_LIST(X) QUIRE__ATTEND_LIST(X) QUIRE__LINEAR_LIST(X) QUIRE__NN_LIST(X)
 
 /* The kernels of one weight type. */
 struct quire__weight_kernels {
@@ -150,7 +155,7 @@ struct quire__kernels {
 
 /* X(name): the levels that this build has, in rising order. */
 #if defined(__x86_64__)
-#define QUIRE__LEVEL_LIST(X) X(ref) X(generic) X(avx2) X(avx512)
+#define QUIRE__LEVEL_LIST(X) X(ref) X(generic) X(avx2) X(avx512) X(avx512bf16) X(amx)
 #else
 #define QUIRE__LEVEL_LIST(X) X(ref) X(generic)
 #endif

@@ -1,4 +1,4 @@
-/* avx512.h - lanes of 16 for x86-64-v4.
+/* avx512.h - lanes of 16 for x86-64-v4 and, with MORE set to their names, what a higher level adds.
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef QUIRE_BACKEND_CPU_LANES_AVX512_H
 #define QUIRE_BACKEND_CPU_LANES_AVX512_H
@@ -6,10 +6,13 @@
 #include <immintrin.h>
 
 #define LANES 16
+#ifndef MORE
+#define MORE ""
+#endif
 #if defined(__clang__)
-#define TARGET __attribute__((target("arch=x86-64-v4"), min_vector_width(512)))
+#define TARGET __attribute__((target("arch=x86-64-v4" MORE), min_vector_width(512)))
 #else
-#define TARGET __attribute__((target("arch=x86-64-v4,prefer-vector-width=512")))
+#define TARGET __attribute__((target("arch=x86-64-v4" MORE ",prefer-vector-width=512")))
 #endif
 
 #include "backend/cpu/lanes/lanes.h"
