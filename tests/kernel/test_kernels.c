@@ -129,212 +129,142 @@ static void check_store_bf16(struct bench *b)
     check_store(b, b->k->store_bf16, b->ref->store_bf16, QUIRE_BF16);
 }
 
-/* ---- rows of a tile ---- */
+/* ---- one tile ---- */
 
-/* K or V rows of one tile: each ends at a page that must not be touched; some are missing. */
+enum { ROWS_MAX = 33 };
+
+static const uint32_t tile_sizes[] = {1, 5, 16, 17, 63, 64};
+static const uint32_t row_dims[] = {1, 7, 16, 32, 33, 64, 80, 96, 112, 128, 192, 256};
+static const uint32_t kv_dtypes[] = {QUIRE_F32, QUIRE_F16, QUIRE_BF16};
+
+/* K or V rows of one tile. Each ends at a page that must not be touched; those that nobody sees
+ * hold NaN, and some of them are the row of a neighbour. */
 struct rows {
-    uint32_t n, dim, dtype;
-    const void *at[QUIRE__TILE];
+    struct quire__rows rows;
+    uint32_t n;
+    const uint8_t *at[QUIRE__TILE];
     struct kt_guard guards[QUIRE__TILE];
 };
 
-static void rows_open(struct rows *rows, struct bench *b, uint32_t dtype, uint32_t n, uint32_t dim)
+static void rows_open(struct rows *r, struct bench *b, uint32_t dtype, uint32_t n, uint32_t dim,
+                      uint64_t seen)
 {
-    uint32_t bytes = quire_dtype_bytes(dtype);
-    *rows = (struct rows){.n = n, .dim = dim, .dtype = dtype};
+    uint32_t bytes = quire_dtype_bytes(dtype), end = (n + 15) / 16 * 16;
+    *r = (struct rows){.n = n};
     for (uint32_t p = 0; p < n; p++) {
-        if (qt_chance(&b->random, 15))
-            continue;
-        rows->guards[p] = kt_guard_new((size_t)dim * bytes);
-        rows->at[p] = rows->guards[p].data;
-        for (uint32_t d = 0; d < dim; d++)
+        r->guards[p] = kt_guard_new((size_t)dim * bytes);
+        r->at[p] = r->guards[p].data;
+        for (uint32_t d = 0; d < dim && (seen >> p & 1) != 0; d++)
             qt_store(dtype, qt_unit(qt_next(&b->random)),
-                     (uint8_t *)rows->guards[p].data + (size_t)d * bytes);
+                     (uint8_t *)r->guards[p].data + (size_t)d * bytes);
     }
+    for (uint32_t p = n; p < end; p++)
+        r->at[p] = r->at[n - 1];
+    r->rows =
+        (struct quire__rows){.data = r->at, .dtype = dtype, .dim = dim, .row_bytes = dim * bytes};
 }
 
-static void rows_close(struct rows *rows)
+static void rows_close(struct rows *r)
 {
-    for (uint32_t p = 0; p < rows->n; p++) {
-        if (rows->at[p] != NULL)
-            kt_guard_free(&rows->guards[p]);
-    }
+    for (uint32_t p = 0; p < r->n; p++)
+        kt_guard_free(&r->guards[p]);
 }
 
-static double row_element(const struct rows *rows, uint32_t p, uint32_t d)
+static double row_element(const struct quire__rows *rows, uint32_t p, uint32_t d)
 {
-    if (p >= rows->n || rows->at[p] == NULL)
-        return 0;
-    return qt_load(rows->dtype,
-                   (const uint8_t *)rows->at[p] + (size_t)d * quire_dtype_bytes(rows->dtype));
+    return qt_load(rows->dtype, rows->data[p] + (size_t)d * quire_dtype_bytes(rows->dtype));
 }
 
-static const uint32_t tile_sizes[] = {1, 5, 16, 17, 63, 64};
-static const uint32_t row_dims[] = {1, 7, 16, 33, 64, 80, 112, 256};
-
-typedef void keys_fn(float *keys, const void *const *rows, uint32_t n, uint32_t dim);
-typedef void values_fn(float *values, size_t stride, const void *const *rows, uint32_t n,
-                       uint32_t dim);
-
-static void check_keys(struct bench *b, keys_fn *keys, uint32_t dtype)
-{
-    for (size_t i = 0; i < QT_LEN(tile_sizes) * QT_LEN(row_dims); i++) {
-        uint32_t n = tile_sizes[i % QT_LEN(tile_sizes)], dim = row_dims[i / QT_LEN(tile_sizes)];
-        struct rows rows;
-        struct kt_guard to = kt_guard_new((size_t)dim * QUIRE__TILE * 4);
-        rows_open(&rows, b, dtype, n, dim);
-        keys(to.data, rows.at, n, dim);
-        for (uint32_t d = 0; d < dim; d++) {
-            for (uint32_t p = 0; p < (n + 15) / 16 * 16; p++)
-                near(b, "keys", d, (double)((float *)to.data)[d * QUIRE__TILE + p],
-                     row_element(&rows, p, d), 0);
-        }
-        rows_close(&rows);
-        kt_guard_free(&to);
-    }
-}
-
-static void check_values(struct bench *b, values_fn *values, uint32_t dtype)
-{
-    for (size_t i = 0; i < QT_LEN(tile_sizes) * QT_LEN(row_dims); i++) {
-        uint32_t n = tile_sizes[i % QT_LEN(tile_sizes)], dim = row_dims[i / QT_LEN(tile_sizes)];
-        uint32_t stride = (dim + 15) / 16 * 16;
-        struct rows rows;
-        struct kt_guard to = kt_guard_new((size_t)n * stride * 4);
-        rows_open(&rows, b, dtype, n, dim);
-        values(to.data, stride, rows.at, n, dim);
-        for (uint32_t p = 0; p < n; p++) {
-            for (uint32_t d = 0; d < stride && rows.at[p] != NULL; d++)
-                near(b, "values", d, (double)((float *)to.data)[p * stride + d],
-                     d < dim ? row_element(&rows, p, d) : 0, 0);
-        }
-        rows_close(&rows);
-        kt_guard_free(&to);
-    }
-}
-
-static void check_keys_f32(struct bench *b)
-{
-    check_keys(b, b->k->keys_f32, QUIRE_F32);
-}
-
-static void check_keys_f16(struct bench *b)
-{
-    check_keys(b, b->k->keys_f16, QUIRE_F16);
-}
-
-static void check_keys_bf16(struct bench *b)
-{
-    check_keys(b, b->k->keys_bf16, QUIRE_BF16);
-}
-
-static void check_values_f32(struct bench *b)
-{
-    check_values(b, b->k->values_f32, QUIRE_F32);
-}
-
-static void check_values_f16(struct bench *b)
-{
-    check_values(b, b->k->values_f16, QUIRE_F16);
-}
-
-static void check_values_bf16(struct bench *b)
-{
-    check_values(b, b->k->values_bf16, QUIRE_BF16);
-}
-
-/* ---- one tile ---- */
-
-enum { ROWS_MAX = 17 };
-
+/* A tile of random rows and masks, in the middle of a softmax or at its start. */
 struct tile_case {
     struct quire__tile tile;
-    struct kt_guard q, keys, values, s, state;
-    uint64_t mask[ROWS_MAX];
+    struct rows k, v;
+    struct kt_guard q_in, q, s, state, scratch;
+    float *queries; /* [rows][dim], before they are scaled */
+    uint64_t mask[ROWS_MAX], seen;
     float slope[ROWS_MAX], distance[ROWS_MAX];
     size_t state_floats;
 };
 
-static void tile_open(struct tile_case *c, struct bench *b, uint32_t rows, uint32_t positions,
-                      uint32_t dim)
+static const float tile_scale = 0.75f;
+
+static void open_masks(struct tile_case *c, struct bench *b, uint32_t rows, uint32_t positions)
 {
-    uint32_t dim_v = (dim + 15) / 16 * 16;
-    *c = (struct tile_case){.state_floats = QUIRE__STATE_HEAD + dim_v};
-    c->tile = (struct quire__tile){
-        .rows = rows, .positions = positions, .dim = dim, .dim_v = dim_v, .mask = c->mask};
-    c->tile.q = kt_floats(&c->q, &b->random, (size_t)rows * dim, 1);
-    c->tile.keys = kt_floats(&c->keys, &b->random, (size_t)dim * QUIRE__TILE, 1);
-    float *values = kt_floats(&c->values, &b->random, (size_t)QUIRE__TILE * dim_v, 1);
-    c->tile.values = values;
-    c->tile.s = kt_floats(&c->s, &b->random, (size_t)rows * QUIRE__TILE, 6);
-    c->tile.state = kt_floats(&c->state, &b->random, rows * c->state_floats, 1);
-    uint64_t seen = 0, below = UINT64_MAX >> (QUIRE__TILE - positions);
+    uint64_t below = UINT64_MAX >> (QUIRE__TILE - positions);
+    bool even = qt_chance(&b->random, 50); /* as in decoding: everybody sees the same */
+    c->seen = 0;
     for (uint32_t r = 0; r < rows; r++) {
         uint64_t mask = qt_next(&b->random);
         mask = r % 5 == 0 ? UINT64_MAX : r % 5 == 1 ? mask : r % 5 == 4 ? 0 : UINT64_MAX >> 3;
-        c->mask[r] = mask & below;
-        seen |= c->mask[r];
+        c->mask[r] = (even ? UINT64_MAX : mask) & below;
+        c->seen |= c->mask[r];
         c->slope[r] = 0.25f;
         c->distance[r] = -(float)qt_below(&b->random, 1000);
         float *state = c->tile.state + r * c->state_floats;
         bool first = r % 2 == 0;
         state[QUIRE__STATE_MAX] = first ? -INFINITY : 3 * qt_unit(qt_next(&b->random));
         state[QUIRE__STATE_SUM] = first ? 0 : 1.5f;
-        state[QUIRE__STATE_ALPHA] = 0.75f;
     }
-    for (uint32_t p = 0; p < QUIRE__TILE; p++) {
-        for (uint32_t d = 0; d < dim_v && (seen >> p & 1) == 0; d++)
-            values[(size_t)p * dim_v + d] = NAN;
-    }
+}
+
+static void tile_open(struct tile_case *c, struct bench *b, uint32_t rows, uint32_t positions,
+                      uint32_t dim, uint32_t dim_v)
+{
+    uint32_t rounded = (dim_v + 15) / 16 * 16;
+    *c = (struct tile_case){.state_floats = QUIRE__STATE_HEAD + rounded};
+    c->tile = (struct quire__tile){
+        .rows = rows, .positions = positions, .dim_v = rounded, .mask = c->mask};
+    c->tile.state = kt_floats(&c->state, &b->random, rows * c->state_floats, 1);
+    open_masks(c, b, rows, positions);
+    rows_open(&c->k, b, kv_dtypes[qt_below(&b->random, 3)], positions, dim, c->seen);
+    rows_open(&c->v, b, kv_dtypes[qt_below(&b->random, 3)], positions, dim_v, c->seen);
+    c->tile.k = c->k.rows;
+    c->tile.v = c->v.rows;
+    c->queries = kt_floats(&c->q_in, &b->random, (size_t)rows * dim, 1);
+    const float *at[ROWS_MAX];
+    for (uint32_t r = 0; r < rows; r++)
+        at[r] = c->queries + (size_t)r * dim;
+    c->q = kt_guard_new(quire__queries_bytes(rows, dim));
+    c->s = kt_guard_new((size_t)rows * QUIRE__TILE * 4);
+    c->scratch = kt_guard_new(quire__tile_scratch(dim, dim_v));
+    b->k->queries(c->q.data, at, rows, dim, tile_scale);
+    c->tile.q = c->q.data;
+    c->tile.s = c->s.data;
+    c->tile.scratch = c->scratch.data;
+    c->tile.distance = c->distance;
 }
 
 static void tile_close(struct tile_case *c)
 {
+    rows_close(&c->k);
+    rows_close(&c->v);
+    kt_guard_free(&c->q_in);
     kt_guard_free(&c->q);
-    kt_guard_free(&c->keys);
-    kt_guard_free(&c->values);
     kt_guard_free(&c->s);
     kt_guard_free(&c->state);
+    kt_guard_free(&c->scratch);
 }
 
-/* Calls check for rows 1 .. 17 and all kinds of tiles. */
-static void for_tiles(struct bench *b, void (*check)(struct bench *b, struct tile_case *c))
+/* What rounding to the level's products may change of a product, relative: both factors. */
+static double product_error(const struct bench *b)
 {
-    for (uint32_t rows = 1; rows <= ROWS_MAX; rows++) {
-        struct tile_case c;
-        tile_open(&c, b, rows, tile_sizes[rows % QT_LEN(tile_sizes)],
-                  row_dims[rows % QT_LEN(row_dims)]);
-        check(b, &c);
-        tile_close(&c);
-    }
+    return b->k->products == QUIRE_BF16 ? 2 * 0x1p-8 : 0;
 }
 
-static void scores_once(struct bench *b, struct tile_case *c)
+/* The logit of one position and how far off it may be: D products and their sum, then softcap and
+ * ALiBi as in kernel_fixture.c. */
+static double logit(const struct bench *b, const struct tile_case *c, uint32_t r, uint32_t p,
+                    double *error)
 {
     const struct quire__tile *t = &c->tile;
-    b->k->scores(t);
-    for (uint32_t r = 0; r < t->rows; r++) {
-        for (uint32_t p = 0; p < t->positions; p++) {
-            double sum = 0, size = 0;
-            for (uint32_t d = 0; d < t->dim; d++) {
-                double x = (double)t->q[r * t->dim + d] * (double)t->keys[d * QUIRE__TILE + p];
-                sum += x;
-                size += fabs(x);
-            }
-            near(b, "scores", p, (double)t->s[r * QUIRE__TILE + p], sum, (t->dim + 1) * U * size);
-        }
+    double s = 0, size = 0;
+    for (uint32_t d = 0; d < t->k.dim; d++) {
+        double x =
+            (double)(c->queries[(size_t)r * t->k.dim + d] * tile_scale) * row_element(&t->k, p, d);
+        s += x;
+        size += fabs(x);
     }
-}
-
-static void check_scores(struct bench *b)
-{
-    for_tiles(b, scores_once);
-}
-
-/* The logit of one position and how far off it may be, as in kernel_fixture.c. */
-static double logit(const struct quire__tile *t, uint32_t r, uint32_t p, double s, double *error)
-{
-    *error = 0;
+    *error = ((t->k.dim + 4) * U + product_error(b)) * size;
     if (t->softcap != 0.0f) {
         s = (double)t->softcap * tanh(s / (double)t->softcap);
         *error += 10 * U * (double)t->softcap;
@@ -347,99 +277,110 @@ static double logit(const struct quire__tile *t, uint32_t r, uint32_t p, double 
     return s;
 }
 
-static void softmax_row_check(struct bench *b, const struct tile_case *c, uint32_t r,
-                              const float *before, const float *state_before)
+/* One row's state after the tile, against f64. */
+static void attend_row(struct bench *b, const struct tile_case *c, uint32_t r, const float *before)
 {
     const struct quire__tile *t = &c->tile;
-    const float *s = t->s + (size_t)r * QUIRE__TILE, *state = t->state + r * c->state_floats;
-    if (c->mask[r] == 0) {
-        same(b, "softmax of a row that sees nothing", r, s, before, QUIRE__TILE * 4);
-        same(b, "softmax of a row that sees nothing", r, state, state_before, c->state_floats * 4);
-        return;
+    const float *state = t->state + r * c->state_floats;
+    double x[QUIRE__TILE], weight[QUIRE__TILE], slack[QUIRE__TILE];
+    double old = (double)before[QUIRE__STATE_MAX], max = old, worst = 0;
+    for (uint32_t p = 0; p < t->positions; p++) {
+        if ((c->mask[r] >> p & 1) == 0)
+            continue;
+        x[p] = logit(b, c, r, p, &slack[p]);
+        max = fmax(max, x[p]);
+        worst = fmax(worst, slack[p]);
     }
-    double max = (double)state_before[QUIRE__STATE_MAX], sum = 0, slack = 0, error;
-    for (uint32_t p = 0; p < QUIRE__TILE; p++) {
-        if ((c->mask[r] >> p & 1) != 0)
-            max = fmax(max, logit(t, r, p, (double)before[p], &error));
-    }
-    near(b, "softmax: max", r, (double)state[QUIRE__STATE_MAX], max,
-         20 * U * (fabs(max) + (double)t->softcap + 250));
+    near(b, "attend: max", r, (double)state[QUIRE__STATE_MAX], max, worst);
     max = (double)state[QUIRE__STATE_MAX]; /* its rounding cancels */
-    for (uint32_t p = 0; p < QUIRE__TILE; p++) {
-        double want = 0;
-        if ((c->mask[r] >> p & 1) != 0) {
-            double x = logit(t, r, p, (double)before[p], &error);
-            want = exp(x - max);
-            error = want * (error + U * fabs(x - max) + 4 * U) * 1.1 + 1e-37;
-            near(b, "softmax: weight", p, (double)s[p], want, error);
-            sum += want;
-            slack += error;
-        } else {
-            near(b, "softmax: hidden weight", p, (double)s[p], 0, 0);
-        }
+    double alpha = old == -INFINITY ? 0 : exp(old - max), sum = (double)before[1] * alpha;
+    double alpha_error = old == -INFINITY ? 0 : alpha * U * (6 + 1.1 * fabs(max - old));
+    double sum_error = (double)before[1] * alpha_error + sum * U;
+    for (uint32_t p = 0; p < t->positions; p++) {
+        if ((c->mask[r] >> p & 1) == 0)
+            continue;
+        weight[p] = exp(x[p] - max);
+        slack[p] = weight[p] * (expm1(slack[p]) + U * fabs(x[p] - max) + 5 * U) + 1e-37;
+        sum += weight[p];
+        sum_error += slack[p];
     }
-    double alpha = exp((double)state_before[QUIRE__STATE_MAX] - max);
-    near(b, "softmax: alpha", r, (double)state[QUIRE__STATE_ALPHA], alpha,
-         alpha * U * (5 + 1.1 * fabs(max - fmax((double)state_before[QUIRE__STATE_MAX], -1e3))) +
-             1e-37);
-    sum += (double)state_before[QUIRE__STATE_SUM] * alpha;
-    near(b, "softmax: sum", r, (double)state[QUIRE__STATE_SUM], sum, slack + 600 * U * sum);
+    near(b, "attend: sum", r, (double)state[QUIRE__STATE_SUM], sum, sum_error + 70 * U * sum);
+    for (uint32_t d = 0; d < t->v.dim; d++) {
+        double at = (double)before[QUIRE__STATE_HEAD + d] * alpha, size = fabs(at);
+        double error = fabs((double)before[QUIRE__STATE_HEAD + d]) * alpha_error;
+        for (uint32_t p = 0; p < t->positions; p++) {
+            if ((c->mask[r] >> p & 1) == 0)
+                continue;
+            double value = row_element(&t->v, p, d);
+            at += weight[p] * value;
+            size += weight[p] * fabs(value);
+            error += fabs(value) * (slack[p] + product_error(b) * (weight[p] + slack[p]));
+        }
+        near(b, "attend: values", d, (double)state[QUIRE__STATE_HEAD + d], at,
+             error + 70 * U * size);
+    }
 }
 
-static void softmax_once(struct bench *b, struct tile_case *c)
+/* A row that sees nothing keeps its state, but for the sign of zeros. */
+static void attend_hidden(const struct tile_case *c, uint32_t r, const float *before)
 {
-    size_t s_bytes = c->tile.rows * QUIRE__TILE * 4;
-    size_t state_bytes = c->tile.rows * c->state_floats * 4;
-    float *s = qt_alloc(s_bytes), *state = qt_alloc(state_bytes);
-    memcpy(s, c->tile.s, s_bytes);
-    memcpy(state, c->tile.state, state_bytes);
+    const float *state = c->tile.state + r * c->state_floats;
+    for (size_t i = 0; i < QUIRE__STATE_HEAD + c->tile.v.dim; i++) {
+        if (i < QUIRE__STATE_ALPHA || i >= QUIRE__STATE_HEAD)
+            assert_true(state[i] == before[i]);
+    }
+}
+
+static void attend_once(struct bench *b, struct tile_case *c)
+{
+    size_t bytes = c->tile.rows * c->state_floats * 4;
+    float *before = qt_alloc(bytes);
+    memcpy(before, c->tile.state, bytes);
     for (int how = 0; how < 4; how++) {
-        memcpy(c->tile.s, s, s_bytes);
-        memcpy(c->tile.state, state, state_bytes);
+        memcpy(c->tile.state, before, bytes);
         c->tile.softcap = (how & 1) != 0 ? 3.0f : 0.0f;
         c->tile.slope = (how & 2) != 0 ? c->slope : NULL;
-        c->tile.distance = c->distance;
-        b->k->softmax(&c->tile);
-        for (uint32_t r = 0; r < c->tile.rows; r++)
-            softmax_row_check(b, c, r, s + r * QUIRE__TILE, state + r * c->state_floats);
-    }
-    qt_free(s);
-    qt_free(state);
-}
-
-static void check_softmax(struct bench *b)
-{
-    for_tiles(b, softmax_once);
-}
-
-static void accumulate_once(struct bench *b, struct tile_case *c)
-{
-    const struct quire__tile *t = &c->tile;
-    size_t bytes = t->rows * c->state_floats * 4;
-    float *before = qt_alloc(bytes);
-    memcpy(before, t->state, bytes);
-    b->k->accumulate(t);
-    for (uint32_t r = 0; r < t->rows; r++) {
-        size_t at = r * c->state_floats + QUIRE__STATE_HEAD;
-        for (uint32_t d = 0; d < t->dim; d++) {
-            double sum = c->mask[r] != 0 ? 0.75 * (double)before[at + d] : (double)before[at + d];
-            double size = fabs(sum);
-            for (uint32_t p = 0; p < QUIRE__TILE; p++) {
-                if ((c->mask[r] >> p & 1) == 0)
-                    continue;
-                double x = (double)t->s[r * QUIRE__TILE + p] * (double)t->values[p * t->dim_v + d];
-                sum += x;
-                size += fabs(x);
-            }
-            near(b, "accumulate", d, (double)t->state[at + d], sum, 67 * U * size);
+        b->k->attend(&c->tile);
+        for (uint32_t r = 0; r < c->tile.rows; r++) {
+            if (c->mask[r] != 0)
+                attend_row(b, c, r, before + r * c->state_floats);
+            else
+                attend_hidden(c, r, before + r * c->state_floats);
         }
     }
     qt_free(before);
 }
 
-static void check_accumulate(struct bench *b)
+/* Rows 1 .. 33, all kinds of tiles, dims and dtypes. */
+static void check_attend(struct bench *b)
 {
-    for_tiles(b, accumulate_once);
+    for (uint32_t i = 0; i < 4 * ROWS_MAX; i++) {
+        struct tile_case c;
+        tile_open(&c, b, 1 + i % ROWS_MAX, tile_sizes[i % QT_LEN(tile_sizes)],
+                  row_dims[i % QT_LEN(row_dims)], row_dims[(i + i / 12) % QT_LEN(row_dims)]);
+        attend_once(b, &c);
+        tile_close(&c);
+    }
+}
+
+/* Queries are scaled and laid out as the level likes: `attend` above shows that it can read them.
+ * Nothing outside of the promised bytes is written, whatever rows and dim. */
+static void check_queries(struct bench *b)
+{
+    for (uint32_t i = 0; i < 200; i++) {
+        uint32_t rows = 1 + i % ROWS_MAX, dim = 1 + i * 7 % 300;
+        struct kt_guard in, out = kt_guard_new(quire__queries_bytes(rows, dim));
+        struct kt_guard again = kt_guard_new(quire__queries_bytes(rows, dim));
+        const float *at[ROWS_MAX], *q = kt_floats(&in, &b->random, (size_t)rows * dim, 1);
+        for (uint32_t r = 0; r < rows; r++)
+            at[r] = q + (size_t)r * dim;
+        b->k->queries(out.data, at, rows, dim, 1.0f);
+        b->k->queries(again.data, at, rows, dim, 1.0f);
+        same(b, "queries", dim, out.data, again.data, quire__queries_bytes(rows, dim));
+        kt_guard_free(&in);
+        kt_guard_free(&out);
+        kt_guard_free(&again);
+    }
 }
 
 static void merge_once(struct bench *b, float old, float new, uint32_t dim_v)
@@ -750,31 +691,42 @@ static void every_kernel_at_every_level(void **state)
     }
 }
 
-/* Attention runs every sum in one lane, so levels with the same multiply-add agree in every bit. */
-static void softmax_agrees_where_fma_does(void **state)
+/* A row's state has the same bits alone and among others, of which some see other positions. */
+static void a_row_is_the_same_in_any_company(void **state)
 {
     (void)state;
     const struct quire__kernels *kernels;
-    for (uint32_t i = 1; (kernels = kt_level(i)) != NULL; i++) {
-        const struct quire__kernels *before = kt_level(i - 1);
-        if (before->fma != kernels->fma)
-            continue;
-        struct bench b = {kernels, before, {9}}, again = {before, before, {9}};
-        struct tile_case mine, theirs;
-        tile_open(&mine, &b, ROWS_MAX, 61, 80);
-        tile_open(&theirs, &again, ROWS_MAX, 61, 80);
-        mine.tile.softcap = theirs.tile.softcap = 4.0f;
-        kernels->scores(&mine.tile);
-        kernels->softmax(&mine.tile);
-        kernels->accumulate(&mine.tile);
-        before->scores(&theirs.tile);
-        before->softmax(&theirs.tile);
-        before->accumulate(&theirs.tile);
-        for (uint32_t r = 0; r < ROWS_MAX; r++)
-            same(&b, "state", r, mine.tile.state + r * mine.state_floats,
-                 theirs.tile.state + r * mine.state_floats, (QUIRE__STATE_HEAD + 80) * 4);
-        tile_close(&mine);
-        tile_close(&theirs);
+    for (uint32_t i = 0; (kernels = kt_level(i)) != NULL; i++) {
+        for (uint32_t j = 0; j < 40; j++) {
+            struct bench b = {kernels, kernels, {j}};
+            struct tile_case c;
+            tile_open(&c, &b, 1 + j % ROWS_MAX, tile_sizes[j % QT_LEN(tile_sizes)],
+                      row_dims[j % QT_LEN(row_dims)], row_dims[j * 5 % QT_LEN(row_dims)]);
+            size_t floats = c.state_floats, bytes = c.tile.rows * floats * 4;
+            float *before = qt_alloc(bytes), *after = qt_alloc(bytes);
+            memcpy(before, c.tile.state, bytes);
+            kernels->attend(&c.tile);
+            memcpy(after, c.tile.state, bytes);
+            for (uint32_t r = 0; r < c.tile.rows; r++) {
+                const float *q = c.queries + (size_t)r * c.tile.k.dim;
+                struct quire__tile one = c.tile;
+                if (c.mask[r] == 0)
+                    continue;
+                memcpy(one.state, before + r * floats, floats * 4);
+                kernels->queries(c.q.data, &q, 1, c.tile.k.dim, tile_scale);
+                one.rows = 1;
+                one.mask = &c.mask[r];
+                one.distance = &c.distance[r];
+                kernels->attend(&one);
+                same(&b, "a row's state", r, one.state, after + r * floats, 8);
+                for (size_t d = QUIRE__STATE_HEAD; d < QUIRE__STATE_HEAD + c.tile.v.dim; d++)
+                    near(&b, "a row's values", d, (double)one.state[d],
+                         (double)after[r * floats + d], 0);
+            }
+            qt_free(before);
+            qt_free(after);
+            tile_close(&c);
+        }
     }
 }
 
@@ -782,7 +734,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_kernel_at_every_level),
-        cmocka_unit_test(softmax_agrees_where_fma_does),
+        cmocka_unit_test(a_row_is_the_same_in_any_company),
     };
     return cmocka_run_group_tests_name("kernel/kernels", tests, NULL, NULL);
 }

@@ -1,18 +1,16 @@
-/* attend.c - attention of one layer: tiles, splits and their merging.
+/* attend.c - attention over the tables of a step's sequences.
  * SPDX-License-Identifier: Apache-2.0
  *
- * Online softmax over tiles at fixed positions (arXiv:1805.02867, algorithm 3), splits at fixed
- * positions merged in order (arXiv:2311.01282 describes the merge). What a row computes is set by
- * its own position alone: tiles and splits that it does not see are left out, whoever else is in
- * the chunk, so its bits do not depend on the rest of the batch. */
+ * Online softmax over tiles (arXiv:1805.02867, algorithm 3), splits at fixed positions merged in
+ * order (arXiv:2311.01282 describes the merge). What a row computes is set by its own position
+ * alone: tiles and splits that it does not see are left out, whoever else is in the unit, so its
+ * bits do not depend on the rest of the batch. */
 #include "backend/cpu/plan.h"
 
 #include <math.h>
 #include <string.h>
 
 enum {
-    CACHE_LINE = 64,
-    PREFETCH_ROWS = 32,      /* more rows work on a tile for longer than its loading takes */
     INLINE_FLOATS = 1 << 14, /* fewer are merged before another thread would have woken */
 };
 
@@ -31,12 +29,19 @@ struct work {
     const struct job *job;
     const struct quire__kernels *kernels;
     struct quire__scratch *scratch;
-    const struct quire__unit *unit;
-    const struct quire_step_part *part;
+    const struct quire__token *tokens; /* the unit's */
     const uint32_t *table;
-    uint32_t group, rows, dim_v; /* heads of a group; rows of the chunk; rounded Dv */
-    size_t state_floats;
-    bool started; /* the states belong to the present split */
+    uint32_t head, num_heads;         /* K/V heads */
+    uint32_t group, rows;             /* query heads of a K/V head; rows of one K/V head */
+    uint32_t dim_v;                   /* rounded up */
+    size_t state_floats, query_bytes; /* of a row; of the rows of a K/V head */
+};
+
+/* The positions of one tile that any row sees, and where their rows are for K/V head 0. */
+struct stretch {
+    uint64_t base, all; /* all: by bits */
+    uint32_t positions;
+    const uint8_t **rows[2]; /* [K, V][64] */
 };
 
 static void reset_states(float *states, uint32_t rows, size_t floats)
@@ -46,9 +51,9 @@ static void reset_states(float *states, uint32_t rows, size_t floats)
         states[r * floats + QUIRE__STATE_MAX] = -INFINITY;
 }
 
-static uint32_t position_of(const struct work *w, uint32_t row)
+static uint32_t last_position(const struct work *w)
 {
-    return w->part->len + w->unit->token + row / w->group;
+    return w->tokens[w->rows / w->group - 1].position;
 }
 
 /* Bits of the positions base .. base + 64 that lie in [from, to). */
@@ -71,164 +76,215 @@ static uint64_t visible(const struct quire__class *c, uint32_t base, uint32_t po
            bits_between(base, 0, sinks);
 }
 
-/* Points at the K and V rows of the positions in `mask`, NULL at the others below `positions`. */
-static void find_rows(const struct work *w, uint32_t base, uint64_t mask, uint32_t positions)
+/* ---- rows of a tile ---- */
+
+static uint32_t row_bytes(uint32_t dim, uint32_t dtype)
+{
+    return dim * quire_dtype_bytes(dtype);
+}
+
+/* Where the rows of K/V head 0 are. Positions that nobody sees, up to a whole number of vectors,
+ * get a row that somebody sees. */
+static void find_pages(const struct work *w, const struct stretch *s)
 {
     const struct quire_kv_spec *spec = &w->job->plan->spec;
     const struct quire_kv_layer *layer = w->job->layer;
-    uint64_t key_bytes = (uint64_t)layer->head_dim * quire_dtype_bytes(layer->dtype_k);
-    uint64_t value_bytes = (uint64_t)layer->head_dim_v * quire_dtype_bytes(layer->dtype_v);
-    uint32_t per_page = spec->positions_per_page;
-    uint32_t block = base / per_page, row = base % per_page;
-    uint64_t head_row = (uint64_t)w->unit->kv_head * per_page;
-    for (uint32_t p = 0; p < positions; p++) {
-        const uint8_t *key = NULL, *value = NULL;
-        if ((mask >> p & 1) != 0) {
+    size_t key_bytes = row_bytes(layer->head_dim, layer->dtype_k);
+    size_t value_bytes = row_bytes(layer->head_dim_v, layer->dtype_v);
+    uint32_t per_page = spec->positions_per_page, seen = (uint32_t)__builtin_ctzll(s->all);
+    uint32_t at = (uint32_t)s->base + seen, block = at / per_page, row = at % per_page;
+    uint32_t end = (uint32_t)quire__round_up(s->positions, QUIRE__LANES_MAX);
+    for (uint32_t p = seen; p < s->positions; p++) {
+        if ((s->all >> p & 1) != 0) {
             const uint8_t *page = spec->arena->data + w->table[block] * spec->page_bytes;
-            key = page + layer->k_offset + (head_row + row) * key_bytes;
-            value = page + layer->v_offset + (head_row + row) * value_bytes;
+            s->rows[0][p] = page + layer->k_offset + row * key_bytes;
+            s->rows[1][p] = page + layer->v_offset + row * value_bytes;
         }
-        w->scratch->key_rows[p] = key;
-        w->scratch->value_rows[p] = value;
-        if (++row == per_page) {
-            row = 0;
-            block++;
-        }
+        row++;
+        block += row == per_page;
+        row = row == per_page ? 0 : row;
+    }
+    uint64_t hidden = ~s->all & (end == QUIRE__TILE ? UINT64_MAX : ((uint64_t)1 << end) - 1);
+    for (; hidden != 0; hidden &= hidden - 1) {
+        uint32_t p = (uint32_t)__builtin_ctzll(hidden);
+        s->rows[0][p] = s->rows[0][seen];
+        s->rows[1][p] = s->rows[1][seen];
     }
 }
 
-static void prefetch(const void *const *rows, uint32_t positions, uint64_t row_bytes)
-{
-    for (uint32_t p = 0; p < positions; p++) {
-        for (uint64_t i = 0; i < row_bytes && rows[p] != NULL; i += CACHE_LINE)
-            __builtin_prefetch((const uint8_t *)rows[p] + i);
-    }
-}
-
-/* Asks for the K rows of the next tile. */
-static void prefetch_tile(const struct work *w, uint32_t base)
+/* The rows of one K/V head, from those of head 0. */
+static void find_rows(const struct work *w, const struct stretch *s, uint32_t head,
+                      const uint8_t **const rows[2])
 {
     const struct quire_kv_layer *layer = w->job->layer;
-    uint32_t last = position_of(w, w->rows - 1);
-    if (base > last)
-        return;
-    uint64_t mask = visible(w->job->class, base, last);
-    if (mask == 0)
-        return;
-    uint32_t positions = QUIRE__TILE - (uint32_t)__builtin_clzll(mask);
-    find_rows(w, base, mask, positions);
-    prefetch(w->scratch->key_rows, positions,
-             (uint64_t)layer->head_dim * quire_dtype_bytes(layer->dtype_k));
-}
-
-static void load_tile(const struct work *w, uint32_t positions)
-{
-    const struct quire__kernels *k = w->kernels;
-    const struct quire_kv_layer *layer = w->job->layer;
-    struct quire__scratch *s = w->scratch;
-    if (layer->dtype_k == QUIRE_F32)
-        k->keys_f32(s->keys, s->key_rows, positions, layer->head_dim);
-    else if (layer->dtype_k == QUIRE_F16)
-        k->keys_f16(s->keys, s->key_rows, positions, layer->head_dim);
-    else
-        k->keys_bf16(s->keys, s->key_rows, positions, layer->head_dim);
-}
-
-static void load_values(const struct work *w, uint32_t positions)
-{
-    const struct quire__kernels *k = w->kernels;
-    const struct quire_kv_layer *layer = w->job->layer;
-    struct quire__scratch *s = w->scratch;
-    if (layer->dtype_v == QUIRE_F32)
-        k->values_f32(s->values, w->dim_v, s->value_rows, positions, layer->head_dim_v);
-    else if (layer->dtype_v == QUIRE_F16)
-        k->values_f16(s->values, w->dim_v, s->value_rows, positions, layer->head_dim_v);
-    else
-        k->values_bf16(s->values, w->dim_v, s->value_rows, positions, layer->head_dim_v);
-}
-
-/* Fills the rows' masks for a tile; returns what any of them sees, and the first and past-the-last
- * row that see something. */
-static uint64_t mask_rows(const struct work *w, uint32_t base, uint32_t *first, uint32_t *end)
-{
-    uint64_t all = 0;
-    *first = w->rows;
-    *end = 0;
-    for (uint32_t r = 0; r < w->rows; r += w->group) {
-        uint32_t position = position_of(w, r);
-        uint64_t mask = visible(w->job->class, base, position);
-        float distance = (float)((int64_t)base - (int64_t)position);
-        for (uint32_t h = r; h < r + w->group; h++) {
-            w->scratch->mask[h] = mask;
-            w->scratch->distance[h] = distance;
-        }
-        if (mask != 0) {
-            *first = *first < r ? *first : r;
-            *end = r + w->group;
-        }
-        all |= mask;
+    uint64_t per_page = w->job->plan->spec.positions_per_page;
+    size_t key_offset = head * per_page * row_bytes(layer->head_dim, layer->dtype_k);
+    size_t value_offset = head * per_page * row_bytes(layer->head_dim_v, layer->dtype_v);
+    uint32_t end = (uint32_t)quire__round_up(s->positions, QUIRE__LANES_MAX);
+    for (uint32_t p = 0; p < end; p++) {
+        rows[0][p] = s->rows[0][p] + key_offset;
+        rows[1][p] = s->rows[1][p] + value_offset;
     }
-    return all;
 }
 
-static void do_tile(struct work *w, uint32_t base)
+static uint64_t visible_to(const struct work *w, uint64_t base, uint32_t token)
 {
-    struct quire__scratch *s = w->scratch;
-    uint32_t first, end;
-    uint64_t all = mask_rows(w, base, &first, &end);
-    if (all == 0)
-        return;
-    if (!w->started) {
-        reset_states(s->state, w->rows, w->state_floats);
-        w->started = true;
+    uint32_t position = w->tokens[token].position;
+    return base <= position ? visible(w->job->class, (uint32_t)base, position) : 0;
+}
+
+/* The tile at a base, with room for its rows. */
+static struct stretch stretch_at(const struct work *w, uint64_t base, const uint8_t **const rows[2])
+{
+    struct stretch s = {.base = base, .rows = {rows[0], rows[1]}};
+    for (uint32_t i = 0; i < w->rows / w->group; i++)
+        s.all |= visible_to(w, base, i);
+    if (s.all != 0) {
+        s.positions = QUIRE__TILE - (uint32_t)__builtin_clzll(s.all);
+        find_pages(w, &s);
     }
-    uint32_t positions = QUIRE__TILE - (uint32_t)__builtin_clzll(all);
-    find_rows(w, base, all, positions);
-    if (w->rows <= PREFETCH_ROWS)
-        prefetch(s->value_rows, positions,
-                 (uint64_t)w->job->layer->head_dim_v * quire_dtype_bytes(w->job->layer->dtype_v));
-    load_tile(w, positions);
+    return s;
+}
+
+/* Fills the rows' masks for a tile. */
+static void mask_rows(const struct work *w, uint64_t base)
+{
+    for (uint32_t r = 0; r < w->rows; r++) {
+        uint32_t token = r / w->group;
+        if (r % w->group == 0) {
+            w->scratch->mask[r] = visible_to(w, base, token);
+            w->scratch->distance[r] = (float)((int64_t)base - (int64_t)w->tokens[token].position);
+        } else {
+            w->scratch->mask[r] = w->scratch->mask[r - 1];
+            w->scratch->distance[r] = w->scratch->distance[r - 1];
+        }
+    }
+}
+
+/* ---- tiles and splits ---- */
+
+static struct quire__rows rows_of(uint32_t dim, uint32_t dtype, const uint8_t *const *data)
+{
+    return (struct quire__rows){
+        .data = data, .dtype = dtype, .dim = dim, .row_bytes = row_bytes(dim, dtype)};
+}
+
+/* One K/V head of a tile; `next`: rows that are wanted after it, or NULL. */
+static void do_head(const struct work *w, const struct stretch *s, uint32_t h,
+                    const uint8_t **const rows[2], const uint8_t **const next[2])
+{
+    const struct quire_kv_layer *layer = w->job->layer;
+    struct quire__scratch *scratch = w->scratch;
+    size_t first = (size_t)h * w->rows;
     struct quire__tile tile = {
-        .rows = end - first,
-        .positions = positions,
-        .dim = w->job->layer->head_dim,
+        .rows = w->rows,
+        .positions = s->positions,
         .dim_v = w->dim_v,
-        .q = s->q + (size_t)first * w->job->layer->head_dim,
-        .keys = s->keys,
-        .values = s->values,
-        .mask = s->mask + first,
-        .s = s->s + (size_t)first * QUIRE__TILE,
-        .state = s->state + first * w->state_floats,
+        .k = rows_of(layer->head_dim, layer->dtype_k, rows[0]),
+        .v = rows_of(layer->head_dim_v, layer->dtype_v, rows[1]),
+        .k_next = rows_of(layer->head_dim, layer->dtype_k, next != NULL ? next[0] : NULL),
+        .q = (const uint8_t *)scratch->q + h * w->query_bytes,
+        .mask = scratch->mask,
+        .s = scratch->s,
+        .state = scratch->state + first * w->state_floats,
+        .scratch = scratch->tile,
         .softcap = w->job->softcap,
-        .slope = w->job->slopes != NULL ? s->slope + first : NULL,
-        .distance = s->distance + first,
+        .slope = w->job->slopes != NULL ? scratch->slope + first : NULL,
+        .distance = scratch->distance,
     };
-    w->kernels->scores(&tile);
-    w->kernels->softmax(&tile);
-    load_values(w, positions);
-    if (w->rows <= PREFETCH_ROWS)
-        prefetch_tile(w, base + QUIRE__TILE);
-    w->kernels->accumulate(&tile);
+    w->kernels->attend(&tile);
+}
+
+/* The K/V heads of a tile in turn, while the rows of the next head, or of the next tile, are on
+ * their way. */
+static void do_tile(const struct work *w, const struct stretch *s, const struct stretch *next)
+{
+    const uint8_t **(*rows)[2] = w->scratch->rows;
+    find_rows(w, s, w->head, rows[0]);
+    for (uint32_t h = 0; h < w->num_heads; h++) {
+        bool more = h + 1 < w->num_heads;
+        if (more)
+            find_rows(w, s, w->head + h + 1, rows[(h + 1) % 2]);
+        else if (next->all != 0)
+            find_rows(w, next, w->head, rows[(h + 1) % 2]);
+        do_head(w, s, h, rows[h % 2], more || next->all != 0 ? rows[(h + 1) % 2] : NULL);
+    }
 }
 
 /* Runs the tiles of one split; false when no row sees any of it. */
-static bool do_split(struct work *w, uint32_t split)
+static bool do_split(const struct work *w, uint32_t split)
 {
-    uint32_t last = position_of(w, w->rows - 1);
-    w->started = false;
-    for (uint32_t i = 0; i < QUIRE__SPLIT / QUIRE__TILE; i++) {
-        uint64_t base = (uint64_t)split * QUIRE__SPLIT + i * QUIRE__TILE;
-        if (base <= last)
-            do_tile(w, (uint32_t)base);
+    const uint8_t **(*pages)[2] = w->scratch->pages;
+    uint64_t base = (uint64_t)split * QUIRE__SPLIT, end = base + QUIRE__SPLIT;
+    uint64_t last = last_position(w);
+    bool started = false;
+    end = end <= last ? end : last + 1;
+    struct stretch now = stretch_at(w, base, pages[0]);
+    for (uint32_t i = 1; base < end; i++, base += QUIRE__TILE) {
+        struct stretch next = {0};
+        if (base + QUIRE__TILE < end)
+            next = stretch_at(w, base + QUIRE__TILE, pages[i % 2]);
+        if (now.all != 0) {
+            if (!started)
+                reset_states(w->scratch->state, w->num_heads * w->rows, w->state_floats);
+            started = true;
+            mask_rows(w, base);
+            do_tile(w, &now, &next);
+        }
+        now = next;
     }
-    return w->started;
+    return started;
 }
 
-static void finish_row(const struct work *w, uint32_t row, const float *total)
+/* ---- units ---- */
+
+static struct work work_of(const struct job *job, uint32_t token, uint32_t num_tokens,
+                           uint32_t thread)
+{
+    const struct quire_plan *plan = job->plan;
+    uint32_t group = job->layer->num_heads / job->layer->num_kv_heads;
+    uint32_t dim_v = (uint32_t)quire__round_up(job->layer->head_dim_v, QUIRE__LANES_MAX);
+    const struct quire__token *tokens = &plan->tokens[token];
+    return (struct work){
+        .job = job,
+        .kernels = plan->cpu->kernels,
+        .scratch = &plan->scratch[thread],
+        .tokens = tokens,
+        .table = quire__plan_table(plan, job->layer->group, plan->parts[tokens->part].slot),
+        .group = group,
+        .rows = num_tokens * group,
+        .dim_v = dim_v,
+        .state_floats = QUIRE__STATE_HEAD + dim_v,
+        .query_bytes = quire__queries_bytes(num_tokens * group, job->layer->head_dim),
+    };
+}
+
+/* The query head of a row of the h-th K/V head of the unit. */
+static uint32_t query_head(const struct work *w, uint32_t h, uint32_t row)
+{
+    return (w->head + h) * w->group + row % w->group;
+}
+
+static void take_queries(const struct work *w)
 {
     const struct job *job = w->job;
-    uint32_t head = w->unit->kv_head * w->group + row % w->group;
-    uint32_t token = w->part->row + w->unit->token + row / w->group;
+    const float **rows = w->scratch->q_rows;
+    for (uint32_t h = 0; h < w->num_heads; h++) {
+        for (uint32_t r = 0; r < w->rows; r++) {
+            uint32_t head = query_head(w, h, r);
+            rows[r] = quire__span_row(&job->q, w->tokens[r / w->group].row, head);
+            if (job->slopes != NULL)
+                w->scratch->slope[h * w->rows + r] = job->slopes[head];
+        }
+        w->kernels->queries((uint8_t *)w->scratch->q + h * w->query_bytes, rows, w->rows,
+                            job->layer->head_dim, job->scale);
+    }
+}
+
+static void finish_row(const struct work *w, uint32_t h, uint32_t row, const float *total)
+{
+    const struct job *job = w->job;
+    uint32_t head = query_head(w, h, row), token = w->tokens[row / w->group].row;
     float *lse = job->has_lse ? quire__span_row(&job->lse, token, 0) : NULL;
     if (lse != NULL)
         lse = job->lse.shape[1] == 1 ? lse + head : quire__span_row(&job->lse, token, head);
@@ -237,89 +293,70 @@ static void finish_row(const struct work *w, uint32_t row, const float *total)
                        job->layer->head_dim_v);
 }
 
-static struct work work_of(const struct job *job, const struct quire__unit *unit, uint32_t thread)
+static float *slot_of(const struct work *w, uint32_t h, uint32_t row, uint32_t index)
 {
-    const struct quire_plan *plan = job->plan;
-    uint32_t group = job->layer->num_heads / job->layer->num_kv_heads;
-    uint32_t dim_v = (uint32_t)quire__round_up(job->layer->head_dim_v, QUIRE__LANES_MAX);
-    const struct quire_step_part *part = &plan->parts[unit->part];
-    return (struct work){
-        .job = job,
-        .kernels = plan->cpu->kernels,
-        .scratch = &plan->scratch[thread],
-        .unit = unit,
-        .part = part,
-        .table = quire__plan_table(plan, job->layer->group, part->slot),
-        .group = group,
-        .rows = unit->num_tokens * group,
-        .dim_v = dim_v,
-        .state_floats = QUIRE__STATE_HEAD + dim_v,
-    };
+    const struct quire_plan *plan = w->job->plan;
+    uint64_t token = (uint64_t)(w->tokens - plan->tokens) + row / w->group;
+    uint64_t slot = w->job->class->first_slot[token] + (uint64_t)index * w->job->layer->num_heads +
+                    query_head(w, h, row);
+    return quire__plan_slot(plan, slot);
 }
 
-static void take_queries(const struct work *w)
+static void do_one_split(const struct work *w, const struct quire__unit *unit)
 {
-    const struct job *job = w->job;
-    uint32_t dim = job->layer->head_dim;
-    for (uint32_t r = 0; r < w->rows; r++) {
-        uint32_t head = w->unit->kv_head * w->group + r % w->group;
-        const float *q =
-            quire__span_row(&job->q, w->part->row + w->unit->token + r / w->group, head);
-        float *to = w->scratch->q + (size_t)r * dim;
-        for (uint32_t d = 0; d < dim; d++)
-            to[d] = q[d] * job->scale;
-        if (job->slopes != NULL)
-            w->scratch->slope[r] = job->slopes[head];
+    bool seen = do_split(w, unit->split);
+    QUIRE_CHECK(seen); /* the plan makes no unit for a split that nobody sees */
+    for (uint32_t i = 0; i < w->num_heads * w->rows; i++)
+        memcpy(slot_of(w, i / w->rows, i % w->rows, unit->index),
+               w->scratch->state + i * w->state_floats, w->state_floats * sizeof(float));
+}
+
+static void do_all_splits(const struct work *w)
+{
+    uint32_t rows = w->num_heads * w->rows;
+    struct quire__splits splits =
+        quire__splits_of(w->job->class, w->tokens[0].position, last_position(w));
+    reset_states(w->scratch->total, rows, w->state_floats);
+    for (uint32_t split = 0; split < splits.end; split++) {
+        if (split >= splits.sinks_end && split < splits.first)
+            split = splits.first;
+        if (!do_split(w, split))
+            continue;
+        for (uint32_t i = 0; i < rows; i++)
+            w->kernels->merge(w->scratch->total + i * w->state_floats,
+                              w->scratch->state + i * w->state_floats, w->dim_v);
     }
-}
-
-static void merge_states(const struct work *w, float *totals, const float *states)
-{
-    for (uint32_t r = 0; r < w->rows; r++)
-        w->kernels->merge(totals + r * w->state_floats, states + r * w->state_floats, w->dim_v);
+    for (uint32_t i = 0; i < rows; i++)
+        finish_row(w, i / w->rows, i % w->rows, w->scratch->total + i * w->state_floats);
 }
 
 static void attend_unit(void *argument, uint32_t index, uint32_t thread)
 {
     const struct job *job = argument;
     const struct quire__unit *unit = &job->class->units[index];
-    struct work w = work_of(job, unit, thread);
+    struct work w = work_of(job, unit->token, unit->num_tokens, thread);
+    w.head = unit->head;
+    w.num_heads = unit->num_heads;
     take_queries(&w);
-    if (unit->slot >= 0) {
-        bool seen = do_split(&w, unit->split);
-        QUIRE_CHECK(seen); /* the plan makes no unit for a split that nobody sees */
-        for (uint32_t r = 0; r < w.rows; r++)
-            memcpy(quire__plan_slot(job->plan, unit->slot + r),
-                   w.scratch->state + r * w.state_floats, w.state_floats * sizeof(float));
-        return;
-    }
-    reset_states(w.scratch->total, w.rows, w.state_floats);
-    uint32_t end = position_of(&w, w.rows - 1) / QUIRE__SPLIT + 1;
-    uint32_t first = quire__window_start(job->class->window, position_of(&w, 0)) / QUIRE__SPLIT;
-    uint32_t sinks_end = (uint32_t)quire__ceil_div(job->class->sink_positions, QUIRE__SPLIT);
-    for (uint32_t split = 0; split < end; split++) {
-        if (split >= sinks_end && split < first)
-            split = first;
-        if (do_split(&w, split))
-            merge_states(&w, w.scratch->total, w.scratch->state);
-    }
-    for (uint32_t r = 0; r < w.rows; r++)
-        finish_row(&w, r, w.scratch->total + r * w.state_floats);
+    if (unit->split == QUIRE__ALL_SPLITS)
+        do_all_splits(&w);
+    else
+        do_one_split(&w, unit);
 }
 
 static void merge_unit(void *argument, uint32_t index, uint32_t thread)
 {
     const struct job *job = argument;
     const struct quire__merge *merge = &job->class->merges[index];
-    struct work w = work_of(job, &merge->unit, thread);
+    struct work w = work_of(job, merge->token, merge->num_tokens, thread);
     float *total = w.scratch->total;
-    for (uint32_t r = 0; r < w.rows; r++) {
+    w.head = merge->head;
+    w.num_heads = merge->num_heads;
+    for (uint32_t i = 0; i < w.num_heads * w.rows; i++) {
         reset_states(total, 1, w.state_floats);
-        for (uint32_t i = 0; i < merge->num_slots; i++) {
-            int64_t slot = merge->unit.slot + (int64_t)i * w.rows + r;
-            w.kernels->merge(total, quire__plan_slot(job->plan, slot), w.dim_v);
-        }
-        finish_row(&w, r, total);
+        for (uint32_t s = 0; s < merge->num_slots; s++)
+            w.kernels->merge(total, slot_of(&w, i / w.rows, i % w.rows, s), w.dim_v);
+        finish_row(&w, i / w.rows, i % w.rows, total);
     }
 }
 
@@ -330,7 +367,7 @@ static bool take_lse(const struct quire_backend *backend, const struct quire_vie
     job->has_lse = view->buffer != NULL || view->host != NULL;
     if (!job->has_lse)
         return true;
-    uint64_t tokens = job->plan->num_tokens, heads = job->layer->num_heads;
+    uint64_t tokens = job->plan->num_rows, heads = job->layer->num_heads;
     return quire__span_of(backend, view, QUIRE_F32, &job->lse) &&
            (quire__span_is(&job->lse, tokens, 1, heads) ||
             quire__span_is(&job->lse, tokens, heads, 1));
@@ -365,8 +402,8 @@ quire_status quire__cpu_attend(struct quire_backend *backend, struct quire_plan 
     };
     if (!quire__span_of(backend, q, QUIRE_F32, &job.q) ||
         !quire__span_of(backend, out, QUIRE_F32, &job.out) ||
-        !quire__span_is(&job.q, plan->num_tokens, layer->num_heads, layer->head_dim) ||
-        !quire__span_is(&job.out, plan->num_tokens, layer->num_heads, layer->head_dim_v) ||
+        !quire__span_is(&job.q, plan->num_rows, layer->num_heads, layer->head_dim) ||
+        !quire__span_is(&job.out, plan->num_rows, layer->num_heads, layer->head_dim_v) ||
         !take_lse(backend, &params->lse, &job))
         return QUIRE_E_INVAL;
     quire__threads_run(plan->cpu->threads, attend_unit, &job, class->num_units);

@@ -31,23 +31,42 @@ enum {
     QUIRE__STATE_HEAD = 16, /* keeps the sums aligned to the widest vector */
 };
 
-/* The rows of one chunk at one tile. dim_v is the head's dimension rounded up to a multiple of
- * QUIRE__LANES_MAX; what the lanes past the dimension hold means nothing. */
+/* The rows of K or V of a tile's positions, one pointer each, up to the next multiple of 16
+ * positions. Where no query looks, the pointer is another position's. */
+struct quire__rows {
+    const uint8_t *const *data; /* NULL where a tile has no next one */
+    uint32_t dtype, dim;
+    uint32_t row_bytes; /* of data */
+};
+
+/* The queries of one K/V head at one tile. */
 struct quire__tile {
     uint32_t rows;
-    uint32_t positions;    /* 1..64: the highest visible position of any row, plus 1 */
-    uint32_t dim;          /* D */
-    uint32_t dim_v;        /* Dv, rounded up */
-    const float *q;        /* [rows][dim], scaled */
-    const float *keys;     /* [dim][64] */
-    const float *values;   /* [64][dim_v]; rows that no mask names mean nothing */
-    const uint64_t *mask;  /* [rows]: bit p is set when the row sees position p of the tile */
-    float *s;              /* [rows][64]: logits, then exp(logit - max) */
-    float *state;          /* [rows][QUIRE__STATE_HEAD + dim_v] */
+    uint32_t positions; /* 1..64: the highest visible position of any row, plus 1 */
+    uint32_t dim_v;     /* Dv, rounded up to a multiple of QUIRE__LANES_MAX */
+    struct quire__rows k, v;
+    struct quire__rows k_next; /* of the tile that is read next, to be asked for; or data NULL */
+    const void *q;             /* [rows] as `queries` laid them out */
+    const uint64_t *mask;      /* [rows]: bit p is set when the row sees position p of the tile */
+    float *s;                  /* [rows][64], for the kernel's use */
+    float *state;              /* [rows][QUIRE__STATE_HEAD + dim_v] */
+    void *scratch;         /* quire__tile_scratch bytes, 64-byte aligned, for the kernel's use */
     float softcap;         /* 0: off */
     const float *slope;    /* [rows] ALiBi slopes, or NULL */
     const float *distance; /* [rows]: first position of the tile minus the row's position */
 };
+
+/* Bytes of queries in any level's form. */
+static inline size_t quire__queries_bytes(uint32_t rows, uint32_t dim)
+{
+    return (size_t)rows * ((dim + 31u) / 32u * 32u) * sizeof(float);
+}
+
+/* Bytes of a tile's scratch: its K or V as f32. */
+static inline size_t quire__tile_scratch(uint32_t dim, uint32_t dim_v)
+{
+    return quire__queries_bytes(QUIRE__TILE, dim > dim_v ? dim : dim_v);
+}
 
 /* y [tokens, rows] = x [tokens, columns] times the transposed rows of w. Strides of x and y in
  * floats, of w in bytes. */
@@ -69,17 +88,15 @@ struct quire__linear {
  *
  * load_*, store_*  n elements to or from f32; stores round to nearest even, NaN stays NaN (quiet),
  *                  too large for f16 becomes infinite. Stores agree bit for bit at all levels
- * keys_*           transposes K rows (one pointer a position, NULL: a column of zeros) into
- *                  keys[dim][64]; columns up to the next multiple of 16 are set
- * values_*         V rows (NULL: skipped) into values[64][stride], zero from dim to stride
- * scores           s = q . k, the products summed in order of the dimension
- * softmax          softcap, ALiBi, mask; s becomes exp(logit - max), the state's head moves one
- *                  tile on. A row whose mask is 0 is left alone by this and by accumulate
- * accumulate       sums = sums * alpha + sum of s * v in order of the position
+ * queries          scales n rows of q and lays them out as the level's `attend` wants them
+ * attend           one tile: logits, softcap, ALiBi, mask, softmax, sums of values; moves the rows'
+ *                  states one tile on. A row whose mask is 0 keeps its state, but for the sign of
+ *                  zeros
  * merge            folds one split's state into the totals; a split that saw nothing, max -inf and
  *                  sum 0, is skipped
  * finish           out = sums / sum, or 0 where sum is 0; *sink, if not NULL, joins the sum as one
- *                  more logit; *lse, if not NULL, becomes the log of the whole denominator
+ *                  more logit; *lse, if not NULL, becomes the log of the whole denominator. A zero is
+ *                  positive
  * panel_dot        y = x w' with w as f32: element k is added to lane k mod W, in order of k, the
  *                  lanes are summed as a fixed tree
  * norm, rotary_*, silu, gelu, add, scale, argmax
@@ -95,18 +112,8 @@ struct quire__linear {
     X(load_bf16, (float *to, const uint16_t *from, size_t n))                                      \
     X(store_f16, (uint16_t * to, const float *from, size_t n))                                     \
     X(store_bf16, (uint16_t * to, const float *from, size_t n))                                    \
-    X(keys_f32, (float *keys, const void *const *rows, uint32_t n, uint32_t dim))                  \
-    X(keys_f16, (float *keys, const void *const *rows, uint32_t n, uint32_t dim))                  \
-    X(keys_bf16, (float *keys, const void *const *rows, uint32_t n, uint32_t dim))                 \
-    X(values_f32,                                                                                  \
-      (float *values, size_t stride, const void *const *rows, uint32_t n, uint32_t dim))           \
-    X(values_f16,                                                                                  \
-      (float *values, size_t stride, const void *const *rows, uint32_t n, uint32_t dim))           \
-    X(values_bf16,                                                                                 \
-      (float *values, size_t stride, const void *const *rows, uint32_t n, uint32_t dim))           \
-    X(scores, (const struct quire__tile *tile))                                                    \
-    X(softmax, (const struct quire__tile *tile))                                                   \
-    X(accumulate, (const struct quire__tile *tile))                                                \
+    X(queries, (void *to, const float *const *rows, uint32_t n, uint32_t dim, float scale))        \
+    X(attend, (const struct quire__tile *tile))                                                    \
     X(merge, (float *total, const float *state, uint32_t dim_v))                                   \
     X(finish, (float *out, float *lse, const float *total, const float *sink, uint32_t dim))
 
@@ -138,7 +145,8 @@ enum { QUIRE__NUM_WEIGHTS = 0 QUIRE_WEIGHT_LIST(QUIRE__COUNT_WEIGHT) };
 struct quire__kernels {
     const char *level;
     const char *arithmetic;
-    uint32_t lanes; /* partial sums of panel_dot */
+    uint32_t products; /* QUIRE_F32 or QUIRE_BF16: the factors of attention and linear layers */
+    uint32_t lanes;    /* partial sums of panel_dot */
     bool fma;
 #define QUIRE__KERNEL_FIELD(name, parameters) void(*name) parameters;
     QUIRE__KERNEL_LIST(QUIRE__KERNEL_FIELD)

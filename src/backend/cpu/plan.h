@@ -6,44 +6,60 @@
 #include "backend/cpu/cpu.h"
 
 enum {
-    QUIRE__CHUNK_ROWS = 96, /* rows (tokens x heads of a group) that share one load of a tile */
-    QUIRE__SPLIT_ROWS = 16, /* chunks of more rows are not split over threads */
+    QUIRE__UNIT_ROWS = 128, /* rows (tokens x query heads) of a unit */
     QUIRE__WRITE_TOKENS = 32,
-    QUIRE__NO_SLOT = -1,
 };
+#define QUIRE__ALL_SPLITS UINT32_MAX
 
-/* Some tokens of one part, one K/V head, and either all splits (slot < 0) or one, whose states go
- * to slots slot .. slot + rows of the plan's partial results. */
-struct quire__unit {
+/* One token of a step. Those of a part follow each other, and so do the parts of a family. */
+struct quire__token {
+    uint32_t position; /* in its sequence */
     uint32_t part;
-    uint32_t token, num_tokens; /* in the part */
-    uint32_t kv_head;
-    uint32_t split, num_splits;
-    int64_t slot;
+    uint32_t row; /* of the step's rows */
 };
 
-/* The splits of one part and K/V head that lie in slots and are to be merged in order: the states
- * of split i, row r are at slot + i * rows + r. */
+/* Parts whose tables begin with the same pages: they read the first `shared` splits together. */
+struct quire__family {
+    uint32_t token, num_tokens;
+    uint32_t shared; /* splits that every token of the family sees whole; 0: a part by itself */
+};
+
+/* What one thread does at a time: some tokens, some K/V heads, and either all splits, or one, whose
+ * states go to the tokens' slots. Tokens of several parts share one split of their common pages. */
+struct quire__unit {
+    uint32_t token, num_tokens;
+    uint32_t head, num_heads; /* K/V heads */
+    uint32_t split;           /* or QUIRE__ALL_SPLITS */
+    uint32_t index;           /* of the split, among those that the tokens see */
+};
+
+/* Tokens whose slots are to be merged in order. */
 struct quire__merge {
-    struct quire__unit unit;
-    uint32_t num_slots; /* splits that see anything */
+    uint32_t token, num_tokens;
+    uint32_t head, num_heads;
+    uint32_t num_slots; /* of each row */
 };
 
-/* Layers with equal geometry share their units. */
+/* Layers with equal geometry share their units. The states of a token in slots: the row of query
+ * head h at its split i is slot first_slot[token] + i * num_heads + h. */
 struct quire__class {
     uint32_t num_heads, num_kv_heads, window, sink_positions;
     uint32_t num_units, num_merges;
     uint64_t num_slots;          /* in use */
     struct quire__unit *units;   /* [max_units] */
     struct quire__merge *merges; /* [max_merges] */
+    uint32_t *first_slot;        /* [max_step_tokens] */
 };
 
 /* One thread's working memory, all of it inside one allocation. */
 struct quire__scratch {
-    float *q, *s, *keys, *values, *state, *total;
+    void *q, *tile;
+    float *s, *state, *total;
     float *slope, *distance;
     uint64_t *mask;
-    const void **key_rows, **value_rows;
+    const float **q_rows;
+    const uint8_t **pages[2][2]; /* [this tile, the next][K, V][64] rows of K/V head 0 */
+    const uint8_t **rows[2][2];  /* [this head, the next][K, V][64] */
 };
 
 struct quire_plan {
@@ -56,9 +72,15 @@ struct quire_plan {
     uint32_t num_kinds;
     uint32_t max_units, max_merges; /* of one class */
     struct quire_step_part *parts;  /* [max_seqs] */
-    uint32_t num_parts, num_tokens;
-    uint32_t num_write_units;
-    struct quire__unit *write_units;
+    struct quire__token *tokens;    /* [max_step_tokens] */
+    struct quire__family *families; /* [max_seqs + 1] */
+    uint32_t *first_token;          /* [max_seqs] of a part */
+    uint32_t *heads;                /* [num_heads] of lists of parts, by their first page */
+    uint32_t num_heads;             /* a power of two */
+    uint32_t *next_part, *common;   /* [max_seqs] the list; splits shared with its first */
+    uint32_t num_parts, num_families;
+    uint32_t num_rows;   /* of the views that the step's calls take */
+    uint32_t num_tokens; /* of all parts: at most num_rows */
     uint64_t max_slots;
     float *slots; /* [max_slots][slot_floats], reserved */
     uint64_t slot_floats;
@@ -67,9 +89,9 @@ struct quire_plan {
 };
 
 /* A slot of the plan's partial results. */
-static inline float *quire__plan_slot(const struct quire_plan *plan, int64_t slot)
+static inline float *quire__plan_slot(const struct quire_plan *plan, uint64_t slot)
 {
-    return plan->slots + (uint64_t)slot * plan->slot_floats;
+    return plan->slots + slot * plan->slot_floats;
 }
 
 /* The positions that token position t sees, less the sinks: first .. t. */
@@ -78,6 +100,25 @@ static inline uint32_t quire__window_start(uint32_t window, uint32_t t)
     return window != 0 && t >= window ? t - window + 1 : 0;
 }
 
+/* Splits that tokens of a class see through their window, and before them those that hold sinks. */
+struct quire__splits {
+    uint32_t sinks_end, first, end;
+};
+
+static inline struct quire__splits quire__splits_of(const struct quire__class *c,
+                                                    uint32_t first_position, uint32_t last_position)
+{
+    uint32_t first = quire__window_start(c->window, first_position) / QUIRE__SPLIT;
+    uint32_t sinks = (uint32_t)quire__ceil_div(c->sink_positions, QUIRE__SPLIT);
+    return (struct quire__splits){sinks < first ? sinks : first, first,
+                                  last_position / QUIRE__SPLIT + 1};
+}
+
+/* build.c */
+quire_status quire__cpu_plan_build(struct quire_backend *, struct quire_plan *,
+                                   const struct quire_step_desc *);
+/* Fewer units than this leave threads idle, or unevenly loaded. */
+uint64_t quire__plan_units_wanted(const struct quire_plan *plan);
 /* write.c, attend.c */
 quire_status quire__cpu_copy(struct quire_backend *, struct quire_plan *,
                              const struct quire_block_copy *copies, uint32_t num_copies);

@@ -43,16 +43,17 @@ static void write_unit(void *argument, uint32_t index, uint32_t thread)
     (void)thread;
     const struct job *job = argument;
     const struct quire_kv_spec *spec = &job->plan->spec;
-    const struct quire__unit *unit = &job->plan->write_units[index];
-    const struct quire_step_part *part = &job->plan->parts[unit->part];
-    const uint32_t *table = quire__plan_table(job->plan, job->layer->group, part->slot);
-    for (uint32_t i = unit->token; i < unit->token + unit->num_tokens; i++) {
-        uint32_t position = part->len + i;
-        uint8_t *page =
-            spec->arena->data + table[position / spec->positions_per_page] * spec->page_bytes;
-        uint32_t row = position % spec->positions_per_page;
-        write_row(job, &job->k, part->row + i, page, row);
-        write_row(job, &job->v, part->row + i, page, row);
+    const struct quire_plan *plan = job->plan;
+    uint32_t end = (index + 1) * QUIRE__WRITE_TOKENS;
+    for (uint32_t i = index * QUIRE__WRITE_TOKENS; i < end && i < plan->num_tokens; i++) {
+        const struct quire__token *token = &plan->tokens[i];
+        const uint32_t *table =
+            quire__plan_table(plan, job->layer->group, plan->parts[token->part].slot);
+        uint32_t block = token->position / spec->positions_per_page;
+        uint8_t *page = spec->arena->data + table[block] * spec->page_bytes;
+        uint32_t row = token->position % spec->positions_per_page;
+        write_row(job, &job->k, token->row, page, row);
+        write_row(job, &job->v, token->row, page, row);
     }
 }
 
@@ -71,15 +72,16 @@ quire_status quire__cpu_write(struct quire_backend *backend, struct quire_plan *
     };
     if (!quire__span_of(backend, k, QUIRE_F32, &job.k.from) ||
         !quire__span_of(backend, v, QUIRE_F32, &job.v.from) ||
-        !quire__span_is(&job.k.from, plan->num_tokens, layer->num_kv_heads, layer->head_dim) ||
-        !quire__span_is(&job.v.from, plan->num_tokens, layer->num_kv_heads, layer->head_dim_v))
+        !quire__span_is(&job.k.from, plan->num_rows, layer->num_kv_heads, layer->head_dim) ||
+        !quire__span_is(&job.v.from, plan->num_rows, layer->num_kv_heads, layer->head_dim_v))
         return QUIRE_E_INVAL;
     uint64_t elements = (uint64_t)plan->num_tokens * layer->num_kv_heads *
                         ((uint64_t)layer->head_dim + layer->head_dim_v);
+    uint32_t units = (uint32_t)quire__ceil_div(plan->num_tokens, QUIRE__WRITE_TOKENS);
     if (elements > QUIRE__INLINE_ELEMENTS)
-        quire__threads_run(plan->cpu->threads, write_unit, &job, plan->num_write_units);
+        quire__threads_run(plan->cpu->threads, write_unit, &job, units);
     else
-        quire__threads_run_here(write_unit, &job, plan->num_write_units);
+        quire__threads_run_here(write_unit, &job, units);
     return QUIRE_OK;
 }
 

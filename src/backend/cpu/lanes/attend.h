@@ -1,153 +1,170 @@
-/* attend.h - attention over one tile, and the merging of splits.
+/* attend.h - attention over one tile in f32, and the merging of splits.
  * SPDX-License-Identifier: Apache-2.0
  *
- * A lane is a position in scores and softmax, and a dimension in accumulate; every sum but the
- * softmax denominator runs in one lane, so the order is the same for any number of lanes. */
+ * A logit is summed as a norm is: element d goes to lane d mod LANES, in order of d, and v_sum4
+ * adds the lanes. A lane is a position in the softmax, and a dimension in the sums of values, whose
+ * positions are added in order. K and V are read where they lie while few rows share them; for more
+ * rows they are widened once, which changes no bit. */
 #ifndef QUIRE_BACKEND_CPU_LANES_ATTEND_H
 #define QUIRE_BACKEND_CPU_LANES_ATTEND_H
 
+#include "backend/cpu/lanes/softmax.h"
+
 enum {
-    BLOCK_VECTORS = 4, /* vectors side by side in a register tile */
-    TILE_VECTORS = QUIRE__TILE / LANES,
+    SUM_POSITIONS = 4, /* as many as v_sum4 adds up together */
+    BLOCK_VECTORS = 4, /* of values side by side in a register tile */
+    AHEAD = 16,        /* rows: enough that memory is never idle, few enough for the first cache */
+    ASKING_ROWS = 32,  /* more queries work on a tile for longer than its loading takes */
 };
 
-/* s[rows][vectors] at row r, position p; rows and vectors are constants. */
-FN void score_block(const struct quire__tile *tile, uint32_t r, uint32_t p, int rows, int vectors)
+KERNEL void queries(void *to, const float *const *rows, uint32_t n, uint32_t dim, float scale)
 {
-    vf s[SCORE_ROWS][BLOCK_VECTORS];
-    const float *q = tile->q + (size_t)r * tile->dim;
-    const float *keys = tile->keys + p;
-    uint32_t dim = tile->dim;
+    uint32_t stride = (uint32_t)quire__round_up(dim, QUIRE__LANES_MAX);
+    for (uint32_t r = 0; r < n; r++) {
+        float *q = (float *)to + (size_t)r * stride;
+        uint32_t d = 0;
+        for (; d + LANES <= dim; d += LANES)
+            v_store(q + d, v_load(rows[r] + d) * scale);
+        for (; d < stride; d += LANES)
+            v_store(q + d, d < dim ? v_load_part(rows[r] + d, dim - d) * scale : v_zero());
+    }
+}
+
+/* ---- rows of K and V ---- */
+
+/* Asks for the row that is read AHEAD rows after row p of `rows`, where those of `then` come next.
+ */
+FN void ask_ahead(const struct quire__rows *rows, const struct quire__rows *then, uint32_t p,
+                  uint32_t positions)
+{
+    uint32_t at = p + AHEAD;
+    if (at >= positions) {
+        at -= positions;
+        rows = then;
+    }
+    if (rows->data == NULL)
+        return;
+    for (uint32_t i = 0; i < rows->row_bytes; i += 64)
+        __builtin_prefetch(rows->data[at] + i, 0, 3);
+}
+
+/* The rows as f32, zero from dim up to a whole number of vectors. They go to `scratch`, and where
+ * they lie to `at`. */
+FN void widen(uint32_t dtype, struct quire__rows *rows, uint32_t positions, float *scratch,
+              const uint8_t **at)
+{
+    uint32_t stride = (uint32_t)quire__round_up(rows->dim, QUIRE__LANES_MAX);
+    for (uint32_t p = 0; p < positions; p++) {
+        float *to = scratch + (size_t)p * stride;
+        widen_row(dtype, to, stride, rows->data[p], rows->dim);
+        at[p] = (const uint8_t *)to;
+    }
+    for (uint32_t p = positions; p < quire__round_up(positions, QUIRE__LANES_MAX); p++)
+        at[p] = at[0];
+    rows->data = at;
+    rows->dtype = QUIRE_F32;
+}
+
+/* Rows that are read where they lie, or widened copies of them: `few` says that their readers are
+ * no more than one register tile. */
+FN struct quire__rows readable(const struct quire__tile *t, const struct quire__rows *rows,
+                               bool few, float *scratch, const uint8_t **at)
+{
+    struct quire__rows ready = *rows;
+    bool whole = rows->dim % QUIRE__LANES_MAX == 0;
+    if (whole && (few || rows->dtype == QUIRE_F32))
+        return ready;
+    if (rows->dtype == QUIRE_F32)
+        widen(QUIRE_F32, &ready, t->positions, scratch, at);
+    else if (rows->dtype == QUIRE_F16)
+        widen(QUIRE_F16, &ready, t->positions, scratch, at);
+    else
+        widen(QUIRE_BF16, &ready, t->positions, scratch, at);
+    return ready;
+}
+
+/* ---- logits ---- */
+
+/* s[rows] at row r, from position p on; dtype, rows and positions are constants. */
+FN void score_block(const struct quire__tile *t, const struct quire__rows *k, uint32_t dtype,
+                    uint32_t r, uint32_t p, int rows, int positions)
+{
+    vf s[SCORE_ROWS][2 * SUM_POSITIONS];
+    uint32_t stride = (uint32_t)quire__round_up(k->dim, QUIRE__LANES_MAX);
+    const float *q = (const float *)t->q + (size_t)r * stride;
     UNROLL
     for (int i = 0; i < rows; i++) {
         UNROLL
-        for (int j = 0; j < vectors; j++)
+        for (int j = 0; j < positions; j++)
             s[i][j] = v_zero();
     }
-    for (uint32_t d = 0; d < dim; d++) {
-        vf k[BLOCK_VECTORS];
+    for (uint32_t d = 0; d < stride; d += LANES) {
+        vf key[2 * SUM_POSITIONS];
         UNROLL
-        for (int j = 0; j < vectors; j++)
-            k[j] = v_load(keys + (size_t)d * QUIRE__TILE + j * LANES);
+        for (int j = 0; j < positions; j++)
+            key[j] = element_load(dtype, element_at(dtype, k->data[p + (uint32_t)j], d));
         UNROLL
         for (int i = 0; i < rows; i++) {
-            vf x = v_set1(q[(size_t)i * dim + d]);
+            vf x = v_load(q + (size_t)i * stride + d);
             UNROLL
-            for (int j = 0; j < vectors; j++)
-                s[i][j] = v_fma(x, k[j], s[i][j]);
+            for (int j = 0; j < positions; j++)
+                s[i][j] = v_fma(x, key[j], s[i][j]);
         }
     }
     UNROLL
     for (int i = 0; i < rows; i++) {
+        float *to = t->s + (size_t)(r + (uint32_t)i) * QUIRE__TILE + p;
         UNROLL
-        for (int j = 0; j < vectors; j++)
-            v_store(tile->s + (size_t)(r + (uint32_t)i) * QUIRE__TILE + p + j * LANES, s[i][j]);
+        for (int j = 0; j < positions; j += SUM_POSITIONS)
+            *(v4_any *)(void *)(to + j) = v_sum4(s[i][j], s[i][j + 1], s[i][j + 2], s[i][j + 3]);
     }
 }
 
-FN void score_rows(const struct quire__tile *tile, uint32_t r, int rows)
+/* One row alone has too few sums to keep the units busy: it takes twice the positions. */
+FN void score_rows(const struct quire__tile *t, const struct quire__rows *k, uint32_t dtype,
+                   uint32_t r, int rows)
 {
-    uint32_t p = 0;
-    for (; p + (BLOCK_VECTORS - 1) * LANES < tile->positions; p += BLOCK_VECTORS * LANES)
-        score_block(tile, r, p, rows, BLOCK_VECTORS);
-    for (; p < tile->positions; p += LANES)
-        score_block(tile, r, p, rows, 1);
+    int positions = rows == 1 ? 2 * SUM_POSITIONS : SUM_POSITIONS;
+    bool asks = r == 0 && t->rows <= ASKING_ROWS;
+    for (uint32_t p = 0; p < t->positions; p += (uint32_t)positions) {
+        for (uint32_t i = 0; asks && i < (uint32_t)positions; i++)
+            ask_ahead(&t->k, &t->v, p + i, t->positions);
+        score_block(t, k, dtype, r, p, rows, positions);
+    }
 }
 
-KERNEL void scores(const struct quire__tile *tile)
+FN void scores_of(const struct quire__tile *t, const struct quire__rows *k, uint32_t dtype)
 {
     uint32_t r = 0;
-    for (; r + SCORE_ROWS <= tile->rows; r += SCORE_ROWS)
-        score_rows(tile, r, SCORE_ROWS);
-    uint32_t left = tile->rows - r;
+    for (; r + SCORE_ROWS <= t->rows; r += SCORE_ROWS)
+        score_rows(t, k, dtype, r, SCORE_ROWS);
+    uint32_t left = t->rows - r;
 #if LANES == 16
     if (left >= 4) {
-        score_rows(tile, r, 4);
+        score_rows(t, k, dtype, r, 4);
         r += 4;
         left -= 4;
     }
     if (left == 3)
-        score_rows(tile, r, 3);
+        score_rows(t, k, dtype, r, 3);
 #endif
     if (left == 2)
-        score_rows(tile, r, 2);
+        score_rows(t, k, dtype, r, 2);
     if (left == 1)
-        score_rows(tile, r, 1);
+        score_rows(t, k, dtype, r, 1);
 }
 
-FN vf softcap_lanes(vf x, float cap)
-{
-    vf y = x / v_set1(cap);
-    vu sign = (vu)y & 0x80000000u;
-    vf e = v_exp(-2.0f * (vf)((vu)y ^ sign));
-    vf t = (1.0f - e) / (1.0f + e);
-    return v_set1(cap) * (vf)((vu)t | sign);
-}
+/* ---- sums of values ---- */
 
-/* What a maximum of nothing but -inf is replaced by, so that exp(-inf - max) is 0 and not NaN. */
-FN float finite_max(float max)
+/* [rows][vectors] at row r, dimension d; the rows' masks are equal. */
+FN void value_block(const struct quire__tile *t, const struct quire__rows *values, uint32_t dtype,
+                    uint32_t r, uint32_t d, int rows, int vectors)
 {
-    return max == -INFINITY ? 0.0f : max;
-}
-
-FN void softmax_row(const struct quire__tile *tile, uint32_t r)
-{
-    float *s = tile->s + (size_t)r * QUIRE__TILE;
-    float *state = tile->state + (size_t)r * (QUIRE__STATE_HEAD + tile->dim_v);
-    vf x[TILE_VECTORS], distance = v_zero();
-    for (int i = 0; i < LANES; i++)
-        distance[i] = (float)i;
-    vf most = v_set1(-INFINITY);
-    UNROLL
-    for (int j = 0; j < TILE_VECTORS; j++) {
-        uint32_t bits = (uint32_t)(tile->mask[r] >> (j * LANES)) & ((1u << LANES) - 1);
-        x[j] = v_load(s + j * LANES);
-        if (tile->softcap != 0.0f)
-            x[j] = softcap_lanes(x[j], tile->softcap);
-        if (tile->slope != NULL) {
-            vf far = v_set1(tile->distance[r]) + (distance + (float)(j * LANES));
-            x[j] = v_fma(v_set1(tile->slope[r]), far, x[j]);
-        }
-        x[j] = v_if_bits(bits, x[j], v_set1(-INFINITY));
-        most = v_max(x[j], most);
-    }
-    float old = state[QUIRE__STATE_MAX];
-    float tile_max = v_largest(most);
-    float max = tile_max > old ? tile_max : old;
-    vf base = v_set1(finite_max(max));
-    UNROLL
-    for (int j = 0; j < TILE_VECTORS; j++) {
-        x[j] = v_exp(x[j] - base);
-        v_store(s + j * LANES, x[j]);
-    }
-    UNROLL
-    for (int half = TILE_VECTORS / 2; half > 0; half /= 2) {
-        UNROLL
-        for (int j = 0; j < half; j++)
-            x[j] += x[j + half];
-    }
-    float alpha = exp_one(old - base[0]);
-    state[QUIRE__STATE_ALPHA] = alpha;
-    state[QUIRE__STATE_SUM] =
-        v_fma(v_set1(state[QUIRE__STATE_SUM]), v_set1(alpha), v_set1(v_sum(x[0])))[0];
-    state[QUIRE__STATE_MAX] = max;
-}
-
-KERNEL void softmax(const struct quire__tile *tile)
-{
-    for (uint32_t r = 0; r < tile->rows; r++) {
-        if (tile->mask[r] != 0)
-            softmax_row(tile, r);
-    }
-}
-
-/* Sums of values of [rows][vectors] at row r, dimension d; the rows' masks are equal. */
-FN void value_block(const struct quire__tile *tile, uint32_t r, uint32_t d, int rows, int vectors)
-{
-    vf acc[VALUE_ROWS][BLOCK_VECTORS];
-    size_t floats = QUIRE__STATE_HEAD + tile->dim_v, dim_v = tile->dim_v;
-    float *state = tile->state + r * floats;
-    const float *s = tile->s + (size_t)r * QUIRE__TILE;
+    vf acc[VALUE_ROWS][2 * BLOCK_VECTORS];
+    size_t floats = QUIRE__STATE_HEAD + t->dim_v;
+    float *state = t->state + r * floats;
+    const float *s = t->s + (size_t)r * QUIRE__TILE;
+    bool asks = r == 0 && d == 0 && t->rows <= ASKING_ROWS;
     UNROLL
     for (int i = 0; i < rows; i++) {
         vf alpha = v_set1(state[(size_t)i * floats + QUIRE__STATE_ALPHA]);
@@ -156,16 +173,18 @@ FN void value_block(const struct quire__tile *tile, uint32_t r, uint32_t d, int 
             acc[i][j] =
                 v_load(state + (size_t)i * floats + QUIRE__STATE_HEAD + d + j * LANES) * alpha;
     }
-    uint64_t mask = tile->mask[r];
+    uint64_t mask = t->mask[r];
     for (uint32_t p = 0; mask != 0; p++, mask >>= 1) {
         uint32_t gap = (uint32_t)__builtin_ctzll(mask);
         mask >>= gap;
         p += gap;
-        const float *value = tile->values + p * dim_v + d;
-        vf v[BLOCK_VECTORS];
+        vf v[2 * BLOCK_VECTORS];
         UNROLL
         for (int j = 0; j < vectors; j++)
-            v[j] = v_load(value + j * LANES);
+            v[j] =
+                element_load(dtype, element_at(dtype, values->data[p], d + (uint32_t)(j * LANES)));
+        if (asks)
+            ask_ahead(&t->v, &t->k_next, p, t->positions);
         UNROLL
         for (int i = 0; i < rows; i++) {
             vf weight = v_set1(s[i * QUIRE__TILE + (int)p]);
@@ -182,79 +201,76 @@ FN void value_block(const struct quire__tile *tile, uint32_t r, uint32_t d, int 
     }
 }
 
-FN void value_rows(const struct quire__tile *tile, uint32_t r, int rows)
+FN void value_rows(const struct quire__tile *t, const struct quire__rows *values, uint32_t dtype,
+                   uint32_t r, int rows)
 {
     uint32_t d = 0;
-    for (; d + BLOCK_VECTORS * LANES <= tile->dim_v; d += BLOCK_VECTORS * LANES)
-        value_block(tile, r, d, rows, BLOCK_VECTORS);
-    for (; d < tile->dim_v; d += LANES)
-        value_block(tile, r, d, rows, 1);
+    int most = rows == 1 ? 2 * BLOCK_VECTORS : BLOCK_VECTORS;
+    for (; d + (uint32_t)most * LANES <= t->dim_v; d += (uint32_t)most * LANES)
+        value_block(t, values, dtype, r, d, rows, most);
+    for (; d < t->dim_v; d += LANES)
+        value_block(t, values, dtype, r, d, rows, 1);
 }
 
-KERNEL void accumulate(const struct quire__tile *tile)
+FN void values_of(const struct quire__tile *t, const struct quire__rows *values, uint32_t dtype)
 {
     uint32_t r = 0;
-    while (r < tile->rows) {
+    while (r < t->rows) {
         uint32_t n = 1;
-        while (n < VALUE_ROWS && r + n < tile->rows && tile->mask[r + n] == tile->mask[r])
+        while (n < VALUE_ROWS && r + n < t->rows && t->mask[r + n] == t->mask[r])
             n++;
 #if LANES == 16
         n = n == 5 ? 4 : n;
 #endif
-        if (tile->mask[r] == 0)
+        if (t->mask[r] == 0)
             ; /* sees nothing of this tile */
         else if (n == VALUE_ROWS)
-            value_rows(tile, r, VALUE_ROWS);
+            value_rows(t, values, dtype, r, VALUE_ROWS);
 #if LANES == 16
         else if (n == 4)
-            value_rows(tile, r, 4);
+            value_rows(t, values, dtype, r, 4);
         else if (n == 3)
-            value_rows(tile, r, 3);
+            value_rows(t, values, dtype, r, 3);
 #endif
         else if (n == 2)
-            value_rows(tile, r, 2);
+            value_rows(t, values, dtype, r, 2);
         else
-            value_rows(tile, r, 1);
+            value_rows(t, values, dtype, r, 1);
         r += n;
     }
 }
 
-KERNEL void merge(float *total, const float *state, uint32_t dim_v)
+/* ---- a tile ---- */
+
+KERNEL void attend_keys(const struct quire__tile *t)
 {
-    float m = state[QUIRE__STATE_MAX];
-    if (m == -INFINITY && state[QUIRE__STATE_SUM] == 0.0f)
-        return; /* nothing was visible; a sum of NaN goes on to the output */
-    float old = total[QUIRE__STATE_MAX];
-    float max = m > old ? m : old;
-    vf a = v_exp(v_set1(old - max)), b = v_exp(v_set1(m - max));
-    vf sum = v_fma(b, v_set1(state[QUIRE__STATE_SUM]), a * v_set1(total[QUIRE__STATE_SUM]));
-    total[QUIRE__STATE_MAX] = max;
-    total[QUIRE__STATE_SUM] = sum[0];
-    for (uint32_t d = QUIRE__STATE_HEAD; d < QUIRE__STATE_HEAD + dim_v; d += LANES)
-        v_store(total + d, v_fma(b, v_load(state + d), a * v_load(total + d)));
+    const uint8_t *at[QUIRE__TILE];
+    struct quire__rows k = readable(t, &t->k, t->rows <= SCORE_ROWS, t->scratch, at);
+    if (k.dtype == QUIRE_F32)
+        scores_of(t, &k, QUIRE_F32);
+    else if (k.dtype == QUIRE_F16)
+        scores_of(t, &k, QUIRE_F16);
+    else
+        scores_of(t, &k, QUIRE_BF16);
 }
 
-KERNEL void finish(float *out, float *lse, const float *total, const float *sink, uint32_t dim)
+KERNEL void attend_values(const struct quire__tile *t)
 {
-    float max = total[QUIRE__STATE_MAX], sum = total[QUIRE__STATE_SUM], a = 1.0f;
-    if (sink != NULL) {
-        float old = max;
-        max = *sink > old ? *sink : old;
-        a = exp_one(old - finite_max(max));
-        sum = v_fma(v_set1(sum), v_set1(a), v_exp(v_set1(*sink - finite_max(max))))[0];
-    }
-    uint32_t d = 0;
-    for (; d < dim; d += LANES) {
-        vf x = v_zero();
-        if (sum != 0.0f)
-            x = v_load(total + QUIRE__STATE_HEAD + d) * a / v_set1(sum);
-        if (dim - d >= LANES)
-            v_store(out + d, x);
-        else
-            v_store_part(out + d, x, dim - d);
-    }
-    if (lse != NULL)
-        *lse = max + logf(sum);
+    const uint8_t *at[QUIRE__TILE];
+    struct quire__rows v = readable(t, &t->v, t->rows <= VALUE_ROWS, t->scratch, at);
+    if (v.dtype == QUIRE_F32)
+        values_of(t, &v, QUIRE_F32);
+    else if (v.dtype == QUIRE_F16)
+        values_of(t, &v, QUIRE_F16);
+    else
+        values_of(t, &v, QUIRE_BF16);
+}
+
+KERNEL void attend(const struct quire__tile *t)
+{
+    attend_keys(t);
+    softmax(t);
+    attend_values(t);
 }
 
 #endif

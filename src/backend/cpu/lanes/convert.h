@@ -71,67 +71,6 @@ KERNEL void store_bf16(uint16_t *to, const float *from, size_t n)
     store_elements(QUIRE_BF16, to, from, n);
 }
 
-/* Transposes a square of LANES vectors: as many rounds of interleaving the lower half of the list
- * with the upper one as a lane's number has bits. */
-FN void transpose(vf *a)
-{
-    UNROLL
-    for (int round = 1; round < LANES; round *= 2) {
-        vf b[LANES];
-        UNROLL
-        for (int i = 0; i < LANES / 2; i++) {
-            b[2 * i] = v_interleave_low(a[i], a[i + LANES / 2]);
-            b[2 * i + 1] = v_interleave_high(a[i], a[i + LANES / 2]);
-        }
-        UNROLL
-        for (int i = 0; i < LANES; i++)
-            a[i] = b[i];
-    }
-}
-
-FN void transpose_keys(uint32_t dtype, float *keys, const void *const *rows, uint32_t n,
-                       uint32_t dim)
-{
-    uint32_t columns = (n + QUIRE__LANES_MAX - 1) / QUIRE__LANES_MAX * QUIRE__LANES_MAX;
-    for (uint32_t p = 0; p < columns; p += LANES) {
-        for (uint32_t d = 0; d < dim; d += LANES) {
-            uint32_t left = dim - d < LANES ? dim - d : LANES;
-            vf a[LANES];
-            UNROLL
-            for (uint32_t i = 0; i < LANES; i++) {
-                const void *row = p + i < n ? rows[p + i] : NULL;
-                if (row == NULL)
-                    a[i] = v_zero();
-                else if (left == LANES)
-                    a[i] = element_load(dtype, element_at(dtype, row, d));
-                else
-                    a[i] = element_load_part(dtype, element_at(dtype, row, d), left);
-            }
-            transpose(a);
-            UNROLL
-            for (uint32_t i = 0; i < LANES; i++) {
-                if (i < left)
-                    v_store(keys + (size_t)(d + i) * QUIRE__TILE + p, a[i]);
-            }
-        }
-    }
-}
-
-KERNEL void keys_f32(float *keys, const void *const *rows, uint32_t n, uint32_t dim)
-{
-    transpose_keys(QUIRE_F32, keys, rows, n, dim);
-}
-
-KERNEL void keys_f16(float *keys, const void *const *rows, uint32_t n, uint32_t dim)
-{
-    transpose_keys(QUIRE_F16, keys, rows, n, dim);
-}
-
-KERNEL void keys_bf16(float *keys, const void *const *rows, uint32_t n, uint32_t dim)
-{
-    transpose_keys(QUIRE_BF16, keys, rows, n, dim);
-}
-
 /* stride is dim rounded up to whole vectors, so the last store ends inside the row. */
 FN void widen_row(uint32_t dtype, float *to, size_t stride, const void *row, uint32_t dim)
 {
@@ -144,33 +83,6 @@ FN void widen_row(uint32_t dtype, float *to, size_t stride, const void *row, uin
     }
     for (; d < stride; d += LANES)
         v_store(to + d, v_zero());
-}
-
-KERNEL void values_f32(float *values, size_t stride, const void *const *rows, uint32_t n,
-                       uint32_t dim)
-{
-    for (uint32_t p = 0; p < n; p++) {
-        if (rows[p] != NULL)
-            widen_row(QUIRE_F32, values + p * stride, stride, rows[p], dim);
-    }
-}
-
-KERNEL void values_f16(float *values, size_t stride, const void *const *rows, uint32_t n,
-                       uint32_t dim)
-{
-    for (uint32_t p = 0; p < n; p++) {
-        if (rows[p] != NULL)
-            widen_row(QUIRE_F16, values + p * stride, stride, rows[p], dim);
-    }
-}
-
-KERNEL void values_bf16(float *values, size_t stride, const void *const *rows, uint32_t n,
-                        uint32_t dim)
-{
-    for (uint32_t p = 0; p < n; p++) {
-        if (rows[p] != NULL)
-            widen_row(QUIRE_BF16, values + p * stride, stride, rows[p], dim);
-    }
 }
 
 #endif

@@ -34,93 +34,33 @@ static void store_bf16(uint16_t *to, const float *from, size_t n)
         to[i] = f32_to_bf16(from[i]);
 }
 
-static float element_f32(const void *row, size_t i)
-{
-    return ((const float *)row)[i];
-}
-
-static float element_f16(const void *row, size_t i)
-{
-    return f16_to_f32(((const uint16_t *)row)[i]);
-}
-
-static float element_bf16(const void *row, size_t i)
-{
-    return bf16_to_f32(((const uint16_t *)row)[i]);
-}
-
 /* ---- attention ---- */
 
-typedef float element_fn(const void *row, size_t i);
-
-static void transpose_keys(float *keys, const void *const *rows, uint32_t n, uint32_t dim,
-                           element_fn *element)
+static void queries(void *to, const float *const *rows, uint32_t n, uint32_t dim, float scale)
 {
-    uint32_t columns = (n + 15) / 16 * 16;
-    for (uint32_t d = 0; d < dim; d++) {
-        for (uint32_t p = 0; p < columns; p++)
-            keys[(size_t)d * QUIRE__TILE + p] =
-                p < n && rows[p] != NULL ? element(rows[p], d) : 0.0f;
+    for (uint32_t r = 0; r < n; r++) {
+        for (uint32_t d = 0; d < dim; d++)
+            ((float *)to)[(size_t)r * dim + d] = rows[r][d] * scale;
     }
 }
 
-static void keys_f32(float *keys, const void *const *rows, uint32_t n, uint32_t dim)
+static float element(const struct quire__rows *rows, uint32_t p, uint32_t d)
 {
-    transpose_keys(keys, rows, n, dim, element_f32);
-}
-
-static void keys_f16(float *keys, const void *const *rows, uint32_t n, uint32_t dim)
-{
-    transpose_keys(keys, rows, n, dim, element_f16);
-}
-
-static void keys_bf16(float *keys, const void *const *rows, uint32_t n, uint32_t dim)
-{
-    transpose_keys(keys, rows, n, dim, element_bf16);
-}
-
-struct values_task {
-    float *values;
-    size_t stride;
-    const void *const *rows;
-    uint32_t n, dim;
-};
-
-static void widen_values(const struct values_task *task, element_fn *element)
-{
-    for (uint32_t p = 0; p < task->n; p++) {
-        float *to = task->values + p * task->stride;
-        for (uint32_t d = 0; d < task->stride && task->rows[p] != NULL; d++)
-            to[d] = d < task->dim ? element(task->rows[p], d) : 0.0f;
-    }
-}
-
-static void values_f32(float *values, size_t stride, const void *const *rows, uint32_t n,
-                       uint32_t dim)
-{
-    widen_values(&(struct values_task){values, stride, rows, n, dim}, element_f32);
-}
-
-static void values_f16(float *values, size_t stride, const void *const *rows, uint32_t n,
-                       uint32_t dim)
-{
-    widen_values(&(struct values_task){values, stride, rows, n, dim}, element_f16);
-}
-
-static void values_bf16(float *values, size_t stride, const void *const *rows, uint32_t n,
-                        uint32_t dim)
-{
-    widen_values(&(struct values_task){values, stride, rows, n, dim}, element_bf16);
+    const void *row = rows->data[p];
+    if (rows->dtype == QUIRE_F32)
+        return ((const float *)row)[d];
+    uint16_t half = ((const uint16_t *)row)[d];
+    return rows->dtype == QUIRE_F16 ? f16_to_f32(half) : bf16_to_f32(half);
 }
 
 static void scores(const struct quire__tile *tile)
 {
     for (uint32_t r = 0; r < tile->rows; r++) {
-        const float *q = tile->q + (size_t)r * tile->dim;
+        const float *q = (const float *)tile->q + (size_t)r * tile->k.dim;
         for (uint32_t p = 0; p < tile->positions; p++) {
             float s = 0.0f;
-            for (uint32_t d = 0; d < tile->dim; d++)
-                s += q[d] * tile->keys[(size_t)d * QUIRE__TILE + p];
+            for (uint32_t d = 0; d < tile->k.dim; d++)
+                s += q[d] * element(&tile->k, p, d);
             tile->s[(size_t)r * QUIRE__TILE + p] = s;
         }
     }
@@ -213,10 +153,17 @@ static void accumulate(const struct quire__tile *tile)
             if ((tile->mask[r] >> p & 1) == 0)
                 continue;
             float weight = tile->s[(size_t)r * QUIRE__TILE + p];
-            for (uint32_t d = 0; d < tile->dim_v; d++)
-                sums[d] = weight * tile->values[(size_t)p * tile->dim_v + d] + sums[d];
+            for (uint32_t d = 0; d < tile->v.dim; d++)
+                sums[d] = weight * element(&tile->v, p, d) + sums[d];
         }
     }
+}
+
+static void attend(const struct quire__tile *tile)
+{
+    scores(tile);
+    softmax(tile);
+    accumulate(tile);
 }
 
 static void merge(float *total, const float *state, uint32_t dim_v)
@@ -243,7 +190,7 @@ static void finish(float *out, float *lse, const float *total, const float *sink
         sum = sum * a + exp_ref(*sink - finite_max(max));
     }
     for (uint32_t d = 0; d < dim; d++)
-        out[d] = sum != 0.0f ? total[QUIRE__STATE_HEAD + d] * a / sum : 0.0f;
+        out[d] = sum != 0.0f ? total[QUIRE__STATE_HEAD + d] * a / sum + 0.0f : 0.0f;
     if (lse != NULL)
         *lse = max + logf(sum);
 }
