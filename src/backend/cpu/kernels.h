@@ -95,7 +95,7 @@ struct quire__linear {
  * merge            folds one split's state into the totals; a split that saw nothing, max -inf and
  *                  sum 0, is skipped
  * finish           out = sums / sum, or 0 where sum is 0; *sink, if not NULL, joins the sum as one
- *                  more logit; *lse, if not NULL, becomes the log of the whole denominator. A zero is
+ *                  more logit; *lse, if not NULL, becomes the log of the whole denominator. Zeros are
  *                  positive
  * panel_dot        y = x w' with w as f32: element k is added to lane k mod W, in order of k, the
  *                  lanes are summed as a fixed tree
