@@ -2,7 +2,10 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #if defined(__x86_64__)
 #define MORE ",avx512bf16,avx512vnni,amx-tile,amx-bf16,amx-int8"
+#define WITH_TILES
 #include "backend/cpu/lanes/avx512.h"
+
+#include "backend/cpu/lanes/products.h"
 
 #include "backend/cpu/lanes/all.h"
 

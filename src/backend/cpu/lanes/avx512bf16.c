@@ -4,6 +4,8 @@
 #define MORE ",avx512bf16,avx512vnni"
 #include "backend/cpu/lanes/avx512.h"
 
+#include "backend/cpu/lanes/products.h"
+
 #include "backend/cpu/lanes/all.h"
 
 const struct quire__kernels quire__kernels_avx512bf16 = {

@@ -3,7 +3,7 @@
  *
  * A vu holds 32 bfloat16: lane i has elements 2i (low half) and 2i + 1. The instructions flush
  * subnormal numbers to zero and round to nearest even, whatever the caller's mode (Intel SDM volume
- * 2, VDPBF16PS and TDPBF16PS). */
+ * 2, VDPBF16PS and TDPBF16PS). A file that defines WITH_TILES before gets the tiles too. */
 #ifndef QUIRE_BACKEND_CPU_LANES_PRODUCTS_H
 #define QUIRE_BACKEND_CPU_LANES_PRODUCTS_H
 
@@ -18,5 +18,55 @@ FN vu v_pack2(vf low, vf high)
 {
     return (vu)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low);
 }
+
+#if defined(WITH_TILES)
+/* ---- 8 tiles of up to 16 rows of up to 64 bytes; a tile's number is a constant ---- */
+
+enum { TILES = 8, TILE_ROWS_MAX = 16, TILE_ROW_BYTES_MAX = 64 };
+
+/* The operand of LDTILECFG: palette is 1; tiles that are not used have no rows and no bytes. */
+struct tiles {
+    uint8_t palette;
+    uint8_t start_row;
+    uint8_t zero_a[14];
+    uint16_t colsb[TILES]; /* bytes of a row */
+    uint16_t zero_b[8];
+    uint8_t rows[TILES];
+    uint8_t zero_c[8];
+};
+_Static_assert(sizeof(struct tiles) == 64, "LDTILECFG reads 64 bytes");
+
+/* Sets the shapes and zeroes every tile. The tiles are this thread's until they are released. */
+FN void tiles_configure(const struct tiles *shapes)
+{
+    __asm__ volatile("ldtilecfg %0" : : "m"(*shapes));
+}
+
+FN void tiles_release(void)
+{
+    __asm__ volatile("tilerelease");
+}
+
+/* Not the compilers' own: gcc 12 does not say that a load reads memory, and may drop the stores
+ * before it. No compiler uses a tile unasked, so none needs to be named as changed. */
+#define TILE_ZERO(n) __asm__ volatile("tilezero %%tmm%c0" : : "i"(n))
+
+/* Row i of the tile is at address pointer + i stride. */
+#define TILE_LOAD(n, pointer, stride)                                                              \
+    __asm__ volatile("tileloadd (%1,%2,1), %%tmm%c0"                                               \
+                     :                                                                             \
+                     : "i"(n), "r"((const void *)(pointer)), "r"((size_t)(stride))                 \
+                     : "memory")
+#define TILE_STORE(n, pointer, stride)                                                             \
+    __asm__ volatile("tilestored %%tmm%c0, (%1,%2,1)"                                              \
+                     :                                                                             \
+                     : "i"(n), "r"((void *)(pointer)), "r"((size_t)(stride))                       \
+                     : "memory")
+
+/* c[m][n] += sum over k of a[m][2k] b[k][2n] + a[m][2k + 1] b[k][2n + 1], with c of f32, a and b of
+ * bfloat16: b holds pairs, those of one n side by side in row k. */
+#define TILE_DOT(c, a, b)                                                                          \
+    __asm__ volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(c), "i"(a), "i"(b))
+#endif
 
 #endif
