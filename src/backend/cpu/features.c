@@ -97,6 +97,23 @@ static bool supported_amx(void)
 }
 #endif
 
+#if defined(QUIRE_EMULATE)
+/* What they are compiled for, but for the tests' patience. */
+static bool supported_avx512bf16_emulated(void)
+{
+#if defined(__x86_64__)
+    return supported_avx2();
+#else
+    return true;
+#endif
+}
+
+static bool supported_amx_emulated(void)
+{
+    return supported_avx512bf16_emulated();
+}
+#endif
+
 static const struct level_row levels[] = {
 #define LEVEL_ROW(name) {&quire__kernels_##name, supported_##name},
     QUIRE__LEVEL_LIST(LEVEL_ROW)

@@ -161,11 +161,19 @@ struct quire__kernels {
 #define QUIRE__KERNEL_ENTRIES                                                                      \
     QUIRE__KERNEL_LIST(QUIRE__KERNEL_ENTRY).weights = {QUIRE_WEIGHT_LIST(QUIRE__WEIGHT_ENTRY)}
 
+/* The levels of lanes/products.h in C, with the bits that the processors' own have: for tests. */
+#if defined(QUIRE_EMULATE)
+#define QUIRE__EMULATED_LIST(X) X(avx512bf16_emulated) X(amx_emulated)
+#else
+#define QUIRE__EMULATED_LIST(X)
+#endif
+
 /* X(name): the levels that this build has, in rising order. */
 #if defined(__x86_64__)
-#define QUIRE__LEVEL_LIST(X) X(ref) X(generic) X(avx2) X(avx512) X(avx512bf16) X(amx)
+#define QUIRE__LEVEL_LIST(X)                                                                       \
+    X(ref) X(generic) X(avx2) QUIRE__EMULATED_LIST(X) X(avx512) X(avx512bf16) X(amx)
 #else
-#define QUIRE__LEVEL_LIST(X) X(ref) X(generic)
+#define QUIRE__LEVEL_LIST(X) X(ref) X(generic) QUIRE__EMULATED_LIST(X)
 #endif
 
 #define QUIRE__COUNT_LEVEL(name) +1

@@ -1,27 +1,14 @@
 /* products.h - products of bfloat16 pairs and tiles, for the levels that have them.
  * SPDX-License-Identifier: Apache-2.0
  *
- * A vu holds 32 bfloat16: lane i has elements 2i (low half) and 2i + 1. The instructions flush
- * subnormal numbers to zero and round to nearest even, whatever the caller's mode (Intel SDM volume
- * 2, VDPBF16PS and TDPBF16PS). A file that defines WITH_TILES before gets the tiles too. */
+ * A vu holds 32 bfloat16: lane i has elements 2i (low half) and 2i + 1. The instructions take and
+ * give subnormal numbers as zero and round to nearest even, whatever the caller's mode (Intel SDM
+ * volume 2, VDPBF16PS, VCVTNE2PS2BF16 and TDPBF16PS). A file that defines WITH_TILES before gets
+ * the tiles too; one that defines QUIRE_EMULATE gets all of it in C. */
 #ifndef QUIRE_BACKEND_CPU_LANES_PRODUCTS_H
 #define QUIRE_BACKEND_CPU_LANES_PRODUCTS_H
 
-/* c + a1 b1 + a0 b0 in each lane, the odd product first. */
-FN vf v_dot2(vf c, vu a, vu b)
-{
-    return (vf)_mm512_dpbf16_ps((__m512)c, (__m512bh)a, (__m512bh)b);
-}
-
-/* Elements 0-15 are those of low, 16-31 those of high, rounded to nearest even. */
-FN vu v_pack2(vf low, vf high)
-{
-    return (vu)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low);
-}
-
 #if defined(WITH_TILES)
-/* ---- 8 tiles of up to 16 rows of up to 64 bytes; a tile's number is a constant ---- */
-
 enum { TILES = 8, TILE_ROWS_MAX = 16, TILE_ROW_BYTES_MAX = 64 };
 
 /* The operand of LDTILECFG: palette is 1; tiles that are not used have no rows and no bytes. */
@@ -36,7 +23,38 @@ struct tiles {
 };
 _Static_assert(sizeof(struct tiles) == 64, "LDTILECFG reads 64 bytes");
 
-/* Sets the shapes and zeroes every tile. The tiles are this thread's until they are released. */
+/* tiles_configure(&shapes) sets the shapes of this thread's tiles and zeroes them, until
+ * tiles_release(). A tile's number is a constant; its row i is at pointer + i stride.
+ *
+ *   TILE_ZERO(n)   TILE_LOAD(n, pointer, stride)   TILE_STORE(n, pointer, stride)
+ *
+ *   TILE_DOT(c, a, b)   c[m][n] += sum over k of a[m][2k] b[k][2n] + a[m][2k + 1] b[k][2n + 1],
+ *                       with c of f32, a and b of bfloat16: b holds pairs, those of one n side by
+ *                       side in row k */
+#endif
+
+#if defined(QUIRE_EMULATE)
+#include "backend/cpu/lanes/emulated.h"
+
+#define LEVEL_TABLE(name) quire__kernels_##name##_emulated
+#define LEVEL_NAME(name)  #name "_emulated"
+#else
+#define LEVEL_TABLE(name) quire__kernels_##name
+#define LEVEL_NAME(name)  #name
+
+/* c + a1 b1 + a0 b0 in each lane, the odd product first. */
+FN vf v_dot2(vf c, vu a, vu b)
+{
+    return (vf)_mm512_dpbf16_ps((__m512)c, (__m512bh)a, (__m512bh)b);
+}
+
+/* Elements 0-15 are those of low, 16-31 those of high, rounded to nearest even. */
+FN vu v_pack2(vf low, vf high)
+{
+    return (vu)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low);
+}
+
+#if defined(WITH_TILES)
 FN void tiles_configure(const struct tiles *shapes)
 {
     __asm__ volatile("ldtilecfg %0" : : "m"(*shapes));
@@ -50,8 +68,6 @@ FN void tiles_release(void)
 /* Not the compilers' own: gcc 12 does not say that a load reads memory, and may drop the stores
  * before it. No compiler uses a tile unasked, so none needs to be named as changed. */
 #define TILE_ZERO(n) __asm__ volatile("tilezero %%tmm%c0" : : "i"(n))
-
-/* Row i of the tile is at address pointer + i stride. */
 #define TILE_LOAD(n, pointer, stride)                                                              \
     __asm__ volatile("tileloadd (%1,%2,1), %%tmm%c0"                                               \
                      :                                                                             \
@@ -62,11 +78,9 @@ FN void tiles_release(void)
                      :                                                                             \
                      : "i"(n), "r"((void *)(pointer)), "r"((size_t)(stride))                       \
                      : "memory")
-
-/* c[m][n] += sum over k of a[m][2k] b[k][2n] + a[m][2k + 1] b[k][2n + 1], with c of f32, a and b of
- * bfloat16: b holds pairs, those of one n side by side in row k. */
 #define TILE_DOT(c, a, b)                                                                          \
     __asm__ volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(c), "i"(a), "i"(b))
+#endif
 #endif
 
 #endif

@@ -1,0 +1,61 @@
+/* wide.h - lanes of 16 for any processor with fused multiply-add.
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * Slow, but with the bits of avx512.h: for tests of the levels above it where it is missing. */
+#ifndef QUIRE_BACKEND_CPU_LANES_WIDE_H
+#define QUIRE_BACKEND_CPU_LANES_WIDE_H
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#define LANES 16
+#if defined(__x86_64__)
+#define TARGET __attribute__((target("arch=x86-64-v3")))
+#else
+#define TARGET
+#endif
+
+#include "backend/cpu/lanes/lanes.h"
+
+#include "backend/cpu/lanes/sixteen.h"
+
+FN vf v_set1(float x)
+{
+    return (vf){x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x};
+}
+
+#if defined(__x86_64__)
+FN vf v_fma(vf a, vf b, vf c)
+{
+    union {
+        vf all;
+        __m256 half[2];
+    } x = {a}, y = {b}, z = {c};
+    z.half[0] = _mm256_fmadd_ps(x.half[0], y.half[0], z.half[0]);
+    z.half[1] = _mm256_fmadd_ps(x.half[1], y.half[1], z.half[1]);
+    return z.all;
+}
+#else
+FN vf v_fma(vf a, vf b, vf c)
+{
+    vf y;
+    UNROLL
+    for (int i = 0; i < LANES; i++)
+        y[i] = __builtin_fmaf(a[i], b[i], c[i]);
+    return y;
+}
+#endif
+
+#include "backend/cpu/lanes/portable.h"
+
+/* Entry i mod 16 of a table. */
+FN vf v_look_up(vf table, vi index)
+{
+    vf y;
+    for (int i = 0; i < LANES; i++)
+        y[i] = table[index[i] & 15];
+    return y;
+}
+
+#endif
