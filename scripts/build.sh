@@ -2,14 +2,14 @@
 # build.sh - configures and builds one preset, and says little when all is well.
 # SPDX-License-Identifier: Apache-2.0
 #
-# Usage: scripts/build.sh release|debug|asan|tsan|fuzz [TARGET...]
+# Usage: scripts/build.sh release|debug|asan|tsan|fuzz|arm [TARGET...]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 case "${1-}" in
-release | debug | asan | tsan | fuzz) ;;
+release | debug | asan | tsan | fuzz | arm) ;;
 *)
-    echo "usage: scripts/build.sh release|debug|asan|tsan|fuzz [TARGET...]" >&2
+    echo "usage: scripts/build.sh release|debug|asan|tsan|fuzz|arm [TARGET...]" >&2
     exit 2
     ;;
 esac

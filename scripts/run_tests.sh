@@ -2,7 +2,7 @@
 # run_tests.sh - runs the tests of one preset; its last line is the runner's count.
 # SPDX-License-Identifier: Apache-2.0
 #
-# Usage: scripts/run_tests.sh release|debug|asan|tsan [CTEST OPTION...]
+# Usage: scripts/run_tests.sh release|debug|asan|tsan|arm [CTEST OPTION...]
 # QUIRE_TEST_MODEL and QUIRE_TEST_MODEL_GEMMA3 name the real models; without one the tests that need
 # it skip, and say so.
 set -euo pipefail

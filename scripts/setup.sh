@@ -2,7 +2,7 @@
 # setup.sh - installs the Debian packages that a task needs and that are missing.
 # SPDX-License-Identifier: Apache-2.0
 #
-# Usage: scripts/setup.sh demo|test|lint
+# Usage: scripts/setup.sh demo|test|lint|arm
 # Prints nothing when all is there. As root, or where sudo asks for no password, it installs;
 # otherwise it names what is missing in one line and fails.
 set -euo pipefail
@@ -11,13 +11,15 @@ demo=(gcc libc6-dev cmake ninja-build pkg-config libpcre2-dev libjansson-dev pyt
     ca-certificates)
 test=("${demo[@]}" g++ libcmocka-dev)
 lint=("${test[@]}" clang clang-tidy clang-format libclang-rt-14-dev cppcheck shellcheck)
+arm=("${test[@]}" gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user libcmocka-dev:arm64)
 
 case "${1-}" in
 demo) wanted=("${demo[@]}") ;;
 test) wanted=("${test[@]}") ;;
 lint) wanted=("${lint[@]}") ;;
+arm) wanted=("${arm[@]}") ;;
 *)
-    echo "usage: scripts/setup.sh demo|test|lint" >&2
+    echo "usage: scripts/setup.sh demo|test|lint|arm" >&2
     exit 2
     ;;
 esac
@@ -27,10 +29,20 @@ if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
     exit 0
 fi
 
+# Of two architectures of a package, a name without one means this machine's.
+is_installed() {
+    local native
+    native=$(dpkg --print-architecture)
+    case $1 in
+    *:*) native=${1##*:} ;;
+    esac
+    dpkg-query -W -f='${Architecture} ${db:Status-Status}\n' "$1" 2>/dev/null |
+        grep -qxE "(all|$native) installed"
+}
+
 missing=()
 for package in "${wanted[@]}"; do
-    state=$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null || true)
-    [ "$state" = installed ] || missing+=("$package")
+    is_installed "$package" || missing+=("$package")
 done
 [ "${#missing[@]}" -gt 0 ] || exit 0
 
@@ -57,6 +69,9 @@ fail() {
 }
 
 echo "setup: installing ${missing[*]}"
+case " ${missing[*]} " in
+*:arm64*) "${as_root[@]}" dpkg --add-architecture arm64 ;;
+esac
 # The package lists are fetched only where the ones at hand do not do.
 if ! apt install -y --no-install-recommends "${missing[@]}"; then
     apt update || fail

@@ -97,6 +97,17 @@ static bool supported_amx(void)
 }
 #endif
 
+#if defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+
+/* What Linux says of the processor (Documentation/arm64/elf_hwcaps.rst). */
+static bool supported_neon(void)
+{
+    return (getauxval(AT_HWCAP) & HWCAP_ASIMD) != 0;
+}
+#endif
+
 #if defined(QUIRE_EMULATE)
 /* What they are compiled for, but for the tests' patience. */
 static bool supported_avx512bf16_emulated(void)
