@@ -245,12 +245,6 @@ static void tile_close(struct tile_case *c)
     kt_guard_free(&c->scratch);
 }
 
-/* What rounding to the level's products may change of a product, relative: both factors. */
-static double product_error(const struct bench *b)
-{
-    return b->k->products == QUIRE_BF16 ? 2 * 0x1p-8 : 0;
-}
-
 /* The logit of one position and how far off it may be: D products and their sum, then softcap and
  * ALiBi as in kernel_fixture.c. */
 static double logit(const struct bench *b, const struct tile_case *c, uint32_t r, uint32_t p,
@@ -264,7 +258,7 @@ static double logit(const struct bench *b, const struct tile_case *c, uint32_t r
         s += x;
         size += fabs(x);
     }
-    *error = ((t->k.dim + 4) * U + product_error(b)) * size;
+    *error = ((t->k.dim + 4) * U + qt_product_error(b->k->arithmetic)) * size;
     if (t->softcap != 0.0f) {
         s = (double)t->softcap * tanh(s / (double)t->softcap);
         *error += 10 * U * (double)t->softcap;
@@ -314,7 +308,8 @@ static void attend_row(struct bench *b, const struct tile_case *c, uint32_t r, c
             double value = row_element(&t->v, p, d);
             at += weight[p] * value;
             size += weight[p] * fabs(value);
-            error += fabs(value) * (slack[p] + product_error(b) * (weight[p] + slack[p]));
+            error += fabs(value) *
+                     (slack[p] + qt_product_error(b->k->arithmetic) * (weight[p] + slack[p]));
         }
         near(b, "attend: values", d, (double)state[QUIRE__STATE_HEAD + d], at,
              error + 70 * U * size);

@@ -308,9 +308,14 @@ void kt_cache_attend(struct kt_cache *cache, const struct kt_part *parts, uint32
  * The relative error of p_i is then at most e_i = sum of these, and the sums of N terms add N u.
  * So |out - exact| <= sum p_i (e_i + N u) (|v_i| + |out|) / sum p_i, and the log of the sum is off
  * by sum p_i (e_i + N u) / sum p_i plus 4 u |lse|. 1.1 covers second-order terms, 1e-30 weights
- * below the smallest normal number, which count as 0. */
+ * below the smallest normal number, which count as 0.
+ *
+ * A level that multiplies in bfloat16 rounds both factors of every product, each by 2^-8 relative:
+ * b = 2^-7 of sum |q_d k_d| and of sum p_i |v_i| more. Then e_i may be large: exp(e_i) - 1 takes
+ * its place, and the quotient's denominator is less by as much. */
 
 struct oracle {
+    double products; /* b, or 0 */
     const struct kt_cache *cache;
     const struct kt_params *how;
     uint32_t slot, position, head;
@@ -343,7 +348,8 @@ static void score(struct oracle *o, uint32_t t)
         size += fabs(x);
     }
     double scale = o->how->scale != 0.0f ? (double)o->how->scale : 1.0 / sqrt((double)s->dim);
-    double value = sum * scale, error = size * fabs(scale) * (s->dim + 3) * KT_U;
+    double value = sum * scale;
+    double error = size * fabs(scale) * ((s->dim + 3) * KT_U + o->products);
     if (o->how->softcap != 0.0f) {
         double cap = (double)o->how->softcap;
         value = cap * tanh(value / cap);
@@ -360,6 +366,7 @@ static void score(struct oracle *o, uint32_t t)
 
 struct row_bound {
     double sum, weighted; /* sum p_i, sum p_i (e_i + N u) */
+    double worst;         /* largest e_i + N u: no logit, and so no log of a sum, is off by more */
 };
 
 /* Turns logits into weights. Returns the largest logit. */
@@ -386,6 +393,8 @@ static double weigh(struct oracle *o, struct row_bound *bound)
             continue;
         }
         o->e[t] += KT_U * fabs(o->s[t] - max) + 6 * KT_U * steps + (o->position + 1) * KT_U;
+        bound->worst = fmax(bound->worst, o->e[t]);
+        o->e[t] = expm1(o->e[t]);
         o->s[t] = exp(o->s[t] - max);
         bound->sum += o->s[t];
         bound->weighted += o->s[t] * o->e[t];
@@ -413,23 +422,27 @@ static void check_row(struct oracle *o, const float *out, const float *lse)
     uint32_t kv_head = o->head / (s->num_heads / s->num_kv_heads);
     struct row_bound bound;
     double max = weigh(o, &bound);
+    double least = fmax(bound.sum - bound.weighted, 0);
     for (uint32_t d = 0; d < s->dim_v; d++) {
-        double sum = 0, error = 0;
+        double sum = 0, error = 0, most = 0;
         for (uint32_t t = 0; t <= o->position; t++) {
             if (o->s[t] == 0)
                 continue;
             double v = stored(o->cache, PLANE_V, o->slot, t, kv_head * s->dim_v + d);
             sum += o->s[t] * v;
-            error += o->s[t] * o->e[t] * fabs(v);
+            most = fmax(most, fabs(v));
+            error += o->s[t] * (o->e[t] + o->products * (1 + o->e[t])) * fabs(v);
         }
         double want = sum / bound.sum;
-        double limit = 1.1 * (error + bound.weighted * fabs(want)) / bound.sum + 1e-30;
+        double limit = 1.1 * (error + bound.weighted * fabs(want)) / least + 1e-30;
+        limit = fmin(isnan(limit) ? INFINITY : limit, 2.1 * most); /* an average of values */
         if (!(fabs((double)out[d] - want) <= limit))
             fail_case(o, "out", (double)out[d], want, limit);
     }
     if (lse != NULL) {
         double want = max + log(bound.sum);
-        double limit = 1.1 * bound.weighted / bound.sum + 4 * KT_U * (fabs(want) + fabs(max) + 1);
+        double limit =
+            1.1 * log1p(bound.weighted / least) + 4 * KT_U * (fabs(want) + fabs(max) + 1);
         if (!(fabs((double)*lse - want) <= limit))
             fail_case(o, "lse", (double)*lse, want, limit);
     }
@@ -439,7 +452,9 @@ void kt_cache_check(const struct kt_cache *cache, const struct kt_part *parts, u
                     const struct kt_params *params, const float *out, const float *lse)
 {
     const struct kt_shape *s = &cache->shape;
-    struct oracle o = {.cache = cache, .how = params};
+    struct oracle o = {.products = qt_product_error(cache->backend->caps.arithmetic),
+                       .cache = cache,
+                       .how = params};
     o.s = qt_alloc(cache->capacity * sizeof(double));
     o.e = qt_alloc(cache->capacity * sizeof(double));
     uint32_t row = 0;

@@ -13,6 +13,7 @@
 #include <quire/backend.h>
 
 #include "backend/cpu/kernels.h"
+#include "products.h"
 #include "support.h"
 
 /* The unit roundoff of f32: half of the distance from 1 to the next number. */

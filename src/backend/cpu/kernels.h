@@ -62,10 +62,11 @@ static inline size_t quire__queries_bytes(uint32_t rows, uint32_t dim)
     return (size_t)rows * ((dim + 31u) / 32u * 32u) * sizeof(float);
 }
 
-/* Bytes of a tile's scratch: its K or V as f32. */
+/* Bytes of a tile's scratch: its K or V as f32, or both as bfloat16 beside logits and weights of
+ * sixteen queries. */
 static inline size_t quire__tile_scratch(uint32_t dim, uint32_t dim_v)
 {
-    return quire__queries_bytes(QUIRE__TILE, dim > dim_v ? dim : dim_v);
+    return quire__queries_bytes(QUIRE__TILE, dim > dim_v ? dim : dim_v) + (size_t)QUIRE__TILE * 96;
 }
 
 /* y [tokens, rows] = x [tokens, columns] times the transposed rows of w. Strides of x and y in

@@ -7,7 +7,11 @@
 
 #include "backend/cpu/lanes/convert.h"
 
+#if defined(ATTEND_HEADER)
+#include ATTEND_HEADER
+#else
 #include "backend/cpu/lanes/attend.h"
+#endif
 
 #include "backend/cpu/lanes/linear.h"
 

@@ -12,11 +12,13 @@
 #if defined(QUIRE_EMULATE) || defined(__x86_64__)
 #include "backend/cpu/lanes/products.h"
 
+#define ATTEND_HEADER "backend/cpu/lanes/attend_tiles.h"
 #include "backend/cpu/lanes/all.h"
 
 const struct quire__kernels LEVEL_TABLE(amx) = {
     .level = LEVEL_NAME(amx),
     .arithmetic = "cpu/amx",
+    .products = QUIRE_BF16,
     .lanes = LANES,
     .fma = true,
     QUIRE__KERNEL_ENTRIES,

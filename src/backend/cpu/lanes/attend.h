@@ -8,13 +8,13 @@
 #ifndef QUIRE_BACKEND_CPU_LANES_ATTEND_H
 #define QUIRE_BACKEND_CPU_LANES_ATTEND_H
 
+#include "backend/cpu/lanes/ahead.h"
+
 #include "backend/cpu/lanes/softmax.h"
 
 enum {
     SUM_POSITIONS = 4, /* as many as v_sum4 adds up together */
     BLOCK_VECTORS = 4, /* of values side by side in a register tile */
-    AHEAD = 16,        /* rows: enough that memory is never idle, few enough for the first cache */
-    ASKING_ROWS = 32,  /* more queries work on a tile for longer than its loading takes */
 };
 
 KERNEL void queries(void *to, const float *const *rows, uint32_t n, uint32_t dim, float scale)
@@ -31,22 +31,6 @@ KERNEL void queries(void *to, const float *const *rows, uint32_t n, uint32_t dim
 }
 
 /* ---- rows of K and V ---- */
-
-/* Asks for the row that is read AHEAD rows after row p of `rows`, where those of `then` come next.
- */
-FN void ask_ahead(const struct quire__rows *rows, const struct quire__rows *then, uint32_t p,
-                  uint32_t positions)
-{
-    uint32_t at = p + AHEAD;
-    if (at >= positions) {
-        at -= positions;
-        rows = then;
-    }
-    if (rows->data == NULL)
-        return;
-    for (uint32_t i = 0; i < rows->row_bytes; i += 64)
-        __builtin_prefetch(rows->data[at] + i, 0, 3);
-}
 
 /* The rows as f32, zero from dim up to a whole number of vectors. They go to `scratch`, and where
  * they lie to `at`. */

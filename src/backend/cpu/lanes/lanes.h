@@ -9,6 +9,7 @@
 
 #include "base/base.h"
 
+#include <float.h>
 #include <math.h>
 #include <string.h>
 

@@ -1,0 +1,370 @@
+/* attend_tiles.h - attention over one tile of positions by tiles of bfloat16.
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * Sixteen queries at a time. Logits come as [position][query]: K is the left factor, read as it
+ * lies, and the queries, in pairs, the right one. So a lane of the softmax is a query, and maxima
+ * and sums run over vectors. The weights are turned to [query][position], the left factor of the
+ * sums of values; V is woven into pairs of positions, the right one. Weights and factors are
+ * rounded to bfloat16, sums are f32; the denominator adds the weights as they were. */
+#ifndef QUIRE_BACKEND_CPU_LANES_ATTEND_TILES_H
+#define QUIRE_BACKEND_CPU_LANES_ATTEND_TILES_H
+
+#include "backend/cpu/lanes/softmax.h"
+
+#include "backend/cpu/lanes/pairs.h"
+
+enum {
+    SIDE = 16,                   /* rows of a tile, and pairs or f32 of a row */
+    GROUPS = QUIRE__TILE / SIDE, /* of positions */
+    STEPS = QUIRE__TILE / PAIR,  /* of positions in a sum of values */
+    TILE_LOGITS = 0,             /* the first of GROUPS, [position][query] */
+    TILE_WHOLE = 4,              /* of K or V, 16 rows of 64 bytes */
+    TILE_QUERIES = 5,            /* [pair of dimensions][query] */
+    TILE_SUMS = 6,
+    TILE_WEIGHTS = 7, /* [query][dimension], [query][position] */
+};
+
+FN uint32_t padded(uint32_t dim)
+{
+    return (uint32_t)quire__round_up(dim, PAIR);
+}
+
+/* Sixteen queries are [pairs of dimensions][queries]; the last ones may be fewer. */
+KERNEL void queries(void *to, const float *const *rows, uint32_t n, uint32_t dim, float scale)
+{
+    uint32_t pairs = padded(dim) / 2;
+    for (uint32_t r = 0; r < n; r++) {
+        uint32_t first = r / SIDE * SIDE, m = n - first < SIDE ? n - first : SIDE;
+        uint32_t *at = (uint32_t *)to + (size_t)first * pairs + r % SIDE;
+        for (uint32_t d = 0; d < 2 * pairs; d += PAIR) {
+            float x[PAIR] = {0};
+            for (uint32_t i = 0; i < PAIR && d + i < dim; i++)
+                x[i] = rows[r][d + i] * scale;
+            vu both = v_pack2(v_load(x), v_load(x + LANES));
+            for (uint32_t i = 0; i < LANES; i++)
+                at[(size_t)(d / 2 + i) * m] = both[i];
+        }
+    }
+}
+
+/* What a tile is worked on with, in its scratch. */
+struct tile_work {
+    uint16_t *keys;     /* [64][padded dim] */
+    uint32_t *values;   /* [32 pairs of positions][dim_v] */
+    float *logits;      /* [64][16] */
+    uint32_t *weights;  /* [16][32 pairs of positions] */
+    uint32_t row_words; /* of keys */
+};
+
+FN struct tile_work work_of(const struct quire__tile *t)
+{
+    struct tile_work w = {.logits = t->scratch, .row_words = padded(t->k.dim)};
+    w.weights = (uint32_t *)(void *)(w.logits + QUIRE__TILE * SIDE);
+    w.values = w.weights + SIDE * QUIRE__TILE / 2;
+    w.keys = (uint16_t *)(void *)(w.values + (size_t)t->dim_v * QUIRE__TILE / 2);
+    return w;
+}
+
+FN void shape_tiles(uint32_t m)
+{
+    struct tiles shapes = {.palette = 1};
+    UNROLL
+    for (int i = 0; i < TILES; i++) {
+        bool of_queries = i == TILE_SUMS || i == TILE_WEIGHTS;
+        bool narrow = i < TILE_LOGITS + GROUPS || i == TILE_QUERIES;
+        shapes.rows[i] = (uint8_t)(of_queries ? m : SIDE);
+        shapes.colsb[i] = (uint16_t)(narrow ? 4 * m : TILE_ROW_BYTES_MAX);
+    }
+    tiles_configure(&shapes);
+}
+
+/* ---- K and V ---- */
+
+FN void take_keys(const struct quire__tile *t, const struct tile_work *w, uint32_t dtype)
+{
+    uint32_t end = (uint32_t)quire__round_up(t->positions, SIDE);
+    bool asks = t->rows <= ASKING_ROWS;
+    for (uint32_t p = 0; p < end; p++) {
+        if (asks && p < t->positions)
+            ask_ahead(&t->k, &t->v, p, t->positions);
+        for (uint32_t d = 0; d < w->row_words; d += PAIR)
+            v_store((float *)(void *)(w->keys + (size_t)p * w->row_words + d),
+                    (vf)pair_load(dtype, &t->k, p, d));
+    }
+}
+
+/* Of the positions in `mask`; the others' values become 0. */
+FN void take_values(const struct quire__tile *t, const struct tile_work *w, uint32_t dtype,
+                    uint64_t mask)
+{
+    bool asks = t->rows <= ASKING_ROWS;
+    for (uint32_t p = 0; p < QUIRE__TILE; p += 2) {
+        uint32_t *to = w->values + (size_t)p / 2 * t->dim_v;
+        uint32_t here = (uint32_t)(mask >> p) & 3u;
+        vu keep = (vu)v_spread((here & 1u ? 0xffffu : 0u) | (here & 2u ? 0xffff0000u : 0u));
+        if (asks && p < t->positions) {
+            ask_ahead(&t->v, &t->k_next, p, t->positions);
+            ask_ahead(&t->v, &t->k_next, p + 1, t->positions);
+        }
+        for (uint32_t d = 0; d < t->dim_v; d += LANES) {
+            vu pair = (vu)v_zero();
+            if (here != 0)
+                pair = pair_of_rows(dtype, &t->v, p, p + 1, d) & keep;
+            v_store((float *)(void *)(to + d), (vf)pair);
+        }
+    }
+}
+
+FN void take_rows(const struct quire__tile *t, const struct tile_work *w, uint64_t mask, bool keys)
+{
+    uint32_t dtype = keys ? t->k.dtype : t->v.dtype;
+#define TAKE(type)                                                                                 \
+    if (keys)                                                                                      \
+        take_keys(t, w, type);                                                                     \
+    else                                                                                           \
+        take_values(t, w, type, mask)
+    if (dtype == QUIRE_F32) {
+        TAKE(QUIRE_F32);
+    } else if (dtype == QUIRE_F16) {
+        TAKE(QUIRE_F16);
+    } else {
+        TAKE(QUIRE_BF16);
+    }
+#undef TAKE
+}
+
+static TARGET __attribute__((noinline)) void take_all_keys(const struct quire__tile *t,
+                                                           const struct tile_work *w)
+{
+    take_rows(t, w, 0, true);
+}
+
+static TARGET __attribute__((noinline)) void take_seen_values(const struct quire__tile *t,
+                                                              const struct tile_work *w,
+                                                              uint64_t mask)
+{
+    take_rows(t, w, mask, false);
+}
+
+/* ---- logits ---- */
+
+FN void tile_logits(const struct quire__tile *t, const struct tile_work *w, uint32_t r, uint32_t m)
+{
+    const uint32_t *q = (const uint32_t *)t->q + (size_t)r * w->row_words / 2;
+    uint32_t groups = (uint32_t)quire__ceil_div(t->positions, SIDE);
+    TILE_ZERO(0);
+    TILE_ZERO(1);
+    TILE_ZERO(2);
+    TILE_ZERO(3);
+    for (uint32_t d = 0; d < w->row_words; d += PAIR) {
+        const uint16_t *k = w->keys + d;
+        size_t step = (size_t)SIDE * w->row_words;
+        TILE_LOAD(TILE_QUERIES, q + (size_t)d / 2 * m, 4 * m);
+#define LOGITS(i)                                                                                  \
+    if (groups > (i)) {                                                                            \
+        TILE_LOAD(TILE_WHOLE, k + (i)*step, 2 * w->row_words);                                     \
+        TILE_DOT(TILE_LOGITS + (i), TILE_WHOLE, TILE_QUERIES);                                     \
+    }
+        LOGITS(0)
+        LOGITS(1)
+        LOGITS(2)
+        LOGITS(3)
+#undef LOGITS
+    }
+    TILE_STORE(0, w->logits, 4 * SIDE);
+    TILE_STORE(1, w->logits + SIDE * SIDE, 4 * SIDE);
+    TILE_STORE(2, w->logits + 2 * SIDE * SIDE, 4 * SIDE);
+    TILE_STORE(3, w->logits + 3 * SIDE * SIDE, 4 * SIDE);
+}
+
+/* ---- softmax ---- */
+
+/* What sixteen queries have in common, or one lane each. */
+struct lanes {
+    uint32_t m;
+    uint64_t any, all; /* positions that some query, and every query, sees */
+    vf base, slope, distance;
+};
+
+FN struct lanes lanes_of(const struct quire__tile *t, uint32_t r, uint32_t m)
+{
+    struct lanes l = {.m = m, .all = UINT64_MAX};
+    for (uint32_t i = r; i < r + m; i++) {
+        l.any |= t->mask[i];
+        l.all &= t->mask[i];
+    }
+    if (t->slope != NULL) {
+        l.slope = m == SIDE ? v_load(t->slope + r) : v_load_part(t->slope + r, m);
+        l.distance = m == SIDE ? v_load(t->distance + r) : v_load_part(t->distance + r, m);
+    }
+    return l;
+}
+
+/* The queries that see a position. */
+FN uint32_t who_sees(const struct quire__tile *t, const struct lanes *l, uint32_t r, uint32_t p)
+{
+    uint32_t bits = 0;
+    if ((l->all >> p & 1) != 0)
+        return 0xffffu;
+    for (uint32_t i = 0; i < l->m && (l->any >> p & 1) != 0; i++)
+        bits |= (uint32_t)(t->mask[r + i] >> p & 1) << i;
+    return bits;
+}
+
+/* Finishes the logits in place; returns the largest of each query. */
+FN vf largest_logits(const struct quire__tile *t, const struct tile_work *w, const struct lanes *l,
+                     uint32_t r)
+{
+    vf most[4];
+    bool plain = l->all == UINT64_MAX && t->softcap == 0.0f && t->slope == NULL;
+    UNROLL
+    for (int i = 0; i < 4; i++)
+        most[i] = v_set1(-INFINITY);
+    for (uint32_t p = 0; p < QUIRE__TILE; p += 4) {
+        UNROLL
+        for (uint32_t i = 0; i < 4; i++) {
+            float *at = w->logits + (size_t)(p + i) * SIDE;
+            vf x = v_load(at);
+            if (!plain) {
+                if (t->softcap != 0.0f)
+                    x = softcap_lanes(x, t->softcap);
+                if (t->slope != NULL)
+                    x = v_fma(l->slope, l->distance + (float)(p + i), x);
+                x = v_if_bits(who_sees(t, l, r, p + i), x, v_set1(-INFINITY));
+                v_store(at, x);
+            }
+            most[i] = v_max(x, most[i]);
+        }
+    }
+    return v_max(v_max(most[3], most[2]), v_max(most[1], most[0]));
+}
+
+/* exp(logit - base), rounded and turned to [query][position]; returns the sums of what was not yet
+ * rounded. */
+FN vf weigh(const struct tile_work *w, vf base)
+{
+    vf sums[4] = {v_zero(), v_zero(), v_zero(), v_zero()};
+    for (uint32_t step = 0; step < STEPS; step++) {
+        const float *logits = w->logits + (size_t)step * PAIR * SIDE;
+        vf pairs[LANES];
+        UNROLL
+        for (int k = 0; k < LANES; k++) {
+            vf low = v_exp(v_load(logits + (size_t)(2 * k) * SIDE) - base);
+            vf high = v_exp(v_load(logits + (size_t)(2 * k + 1) * SIDE) - base);
+            sums[k % 2 * 2] += low;
+            sums[k % 2 * 2 + 1] += high;
+            pairs[k] = (vf)weave(v_pack2(low, high));
+        }
+        transpose(pairs);
+        UNROLL
+        for (int i = 0; i < LANES; i++)
+            v_store((float *)(void *)(w->weights + i * (QUIRE__TILE / 2) + step * SIDE), pairs[i]);
+    }
+    return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+}
+
+/* Moves the queries' states on, but for their sums of values; those get their factor. */
+FN void move_states(const struct quire__tile *t, const struct tile_work *w, uint32_t r, uint32_t m)
+{
+    struct lanes l = lanes_of(t, r, m);
+    size_t floats = QUIRE__STATE_HEAD + t->dim_v;
+    float *state = t->state + r * floats, old[SIDE] = {0}, sum[SIDE] = {0};
+    uint32_t sees = 0;
+    for (uint32_t i = 0; i < m; i++) {
+        old[i] = state[i * floats + QUIRE__STATE_MAX];
+        sum[i] = state[i * floats + QUIRE__STATE_SUM];
+        sees |= (uint32_t)(t->mask[r + i] != 0) << i;
+    }
+    vf before = v_load(old), max = v_max(largest_logits(t, w, &l, r), before);
+    vf base = v_if_less(max, v_set1(-FLT_MAX), v_zero(), max);
+    vf added = weigh(w, base);
+    vf alpha = v_if_bits(sees, v_exp(before - base), v_set1(1.0f));
+    v_store(sum, v_fma(v_load(sum), alpha, added));
+    v_store(old, max);
+    for (uint32_t i = 0; i < m; i++) {
+        float *row = state + i * floats, factor = alpha[i];
+        row[QUIRE__STATE_MAX] = old[i];
+        row[QUIRE__STATE_SUM] = sum[i];
+        for (uint32_t d = 0; factor != 1.0f && d < t->dim_v; d += LANES)
+            v_store(row + QUIRE__STATE_HEAD + d, v_load(row + QUIRE__STATE_HEAD + d) * factor);
+    }
+}
+
+/* ---- sums of values ---- */
+
+FN void tile_values(const struct quire__tile *t, const struct tile_work *w, float *sums,
+                    size_t stride)
+{
+    uint32_t steps = (uint32_t)quire__ceil_div(t->positions, PAIR);
+    for (uint32_t d = 0; d < t->dim_v; d += LANES) {
+        TILE_LOAD(TILE_SUMS, sums + d, stride * sizeof(float));
+        for (uint32_t step = 0; step < steps; step++) {
+            TILE_LOAD(TILE_WEIGHTS, w->weights + (size_t)step * SIDE, 2 * QUIRE__TILE);
+            TILE_LOAD(TILE_WHOLE, w->values + (size_t)step * SIDE * t->dim_v + d, 4 * t->dim_v);
+            TILE_DOT(TILE_SUMS, TILE_WEIGHTS, TILE_WHOLE);
+        }
+        TILE_STORE(TILE_SUMS, sums + d, stride * sizeof(float));
+    }
+}
+
+/* Whether some value of the tile is infinite or NaN: then 0 times it is not 0. */
+static TARGET __attribute__((noinline)) bool has_wild_values(const struct quire__tile *t,
+                                                             const struct tile_work *w)
+{
+    vu wild = (vu)v_zero();
+    for (size_t i = 0; i < (size_t)t->dim_v * QUIRE__TILE / 2; i += LANES) {
+        vu x = (vu)v_load((const float *)(const void *)(w->values + i));
+        wild |= (vu)((x & 0x7f80u) == 0x7f80u) | (vu)((x & 0x7f800000u) == 0x7f800000u);
+    }
+    for (int i = 0; i < LANES; i++) {
+        if (wild[i] != 0)
+            return true;
+    }
+    return false;
+}
+
+/* Some value is not finite, and some query does not see it: each query takes alone what it sees. */
+static TARGET __attribute__((noinline)) void wild_values(const struct quire__tile *t,
+                                                         const struct tile_work *w, uint32_t r,
+                                                         uint32_t m)
+{
+    _Alignas(64) float sums[SIDE * QUIRE__HEAD_DIM_MAX];
+    size_t floats = QUIRE__STATE_HEAD + t->dim_v;
+    float *state = t->state + r * floats + QUIRE__STATE_HEAD;
+    for (uint32_t i = 0; i < m; i++) {
+        take_seen_values(t, w, t->mask[r + i]);
+        memset(sums, 0, sizeof sums);
+        memcpy(sums + (size_t)i * t->dim_v, state + i * floats, t->dim_v * sizeof(float));
+        tile_values(t, w, sums, t->dim_v);
+        memcpy(state + i * floats, sums + (size_t)i * t->dim_v, t->dim_v * sizeof(float));
+    }
+}
+
+KERNEL void attend(const struct quire__tile *t)
+{
+    struct tile_work w = work_of(t);
+    uint64_t seen = 0;
+    bool even = true; /* everybody sees the same */
+    for (uint32_t r = 0; r < t->rows; r++) {
+        even = even && t->mask[r] == t->mask[0];
+        seen |= t->mask[r];
+    }
+    take_all_keys(t, &w);
+    take_seen_values(t, &w, seen);
+    bool wild = !even && has_wild_values(t, &w);
+    for (uint32_t r = 0; r < t->rows; r += SIDE) {
+        uint32_t m = t->rows - r < SIDE ? t->rows - r : SIDE;
+        if (r == 0 || m < SIDE)
+            shape_tiles(m);
+        tile_logits(t, &w, r, m);
+        move_states(t, &w, r, m);
+        if (wild)
+            wild_values(t, &w, r, m);
+        else
+            tile_values(t, &w, t->state + r * (QUIRE__STATE_HEAD + t->dim_v) + QUIRE__STATE_HEAD,
+                        QUIRE__STATE_HEAD + t->dim_v);
+    }
+    tiles_release();
+}
+
+#endif

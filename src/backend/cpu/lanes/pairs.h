@@ -1,0 +1,65 @@
+/* pairs.h - rows of K and V as bfloat16.
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef QUIRE_BACKEND_CPU_LANES_PAIRS_H
+#define QUIRE_BACKEND_CPU_LANES_PAIRS_H
+
+#include "backend/cpu/lanes/ahead.h"
+
+enum { PAIR = 2 * LANES }; /* elements of a vector of bfloat16 */
+
+/* LANES elements of a row from d on; what lies past the row's end is 0. */
+FN vf part_load(uint32_t dtype, const struct quire__rows *rows, uint32_t p, uint32_t d)
+{
+    const void *at = element_at(dtype, rows->data[p], d);
+    if (d + LANES <= rows->dim)
+        return element_load(dtype, at);
+    return d < rows->dim ? element_load_part(dtype, at, rows->dim - d) : v_zero();
+}
+
+/* 32 elements of a row from d on, as bfloat16. */
+FN vu pair_load(uint32_t dtype, const struct quire__rows *rows, uint32_t p, uint32_t d)
+{
+    if (dtype == QUIRE_BF16 && d + PAIR <= rows->dim)
+        return (vu)v_load(element_at(dtype, rows->data[p], d));
+    return v_pack2(part_load(dtype, rows, p, d), part_load(dtype, rows, p, d + LANES));
+}
+
+/* Transposes a square of LANES vectors: as many rounds of interleaving the lower half of the list
+ * with the upper one as a lane's number has bits. */
+FN void transpose(vf *a)
+{
+    UNROLL
+    for (int round = 1; round < LANES; round *= 2) {
+        vf b[LANES];
+        UNROLL
+        for (int i = 0; i < LANES / 2; i++) {
+            b[2 * i] = v_interleave_low(a[i], a[i + LANES / 2]);
+            b[2 * i + 1] = v_interleave_high(a[i], a[i + LANES / 2]);
+        }
+        UNROLL
+        for (int i = 0; i < LANES; i++)
+            a[i] = b[i];
+    }
+}
+
+/* The words of a vector, those of its halves in turn. */
+FN vu weave(vu a)
+{
+    typedef uint16_t words __attribute__((vector_size(64)));
+    return (vu)__builtin_shufflevector((words)a, (words)a, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21,
+                                       6, 22, 7, 23, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29,
+                                       14, 30, 15, 31);
+}
+
+/* Elements d .. d + LANES of two rows, side by side. */
+FN vu pair_of_rows(uint32_t dtype, const struct quire__rows *rows, uint32_t p, uint32_t q,
+                   uint32_t d)
+{
+    if (dtype == QUIRE_BF16 && d + LANES <= rows->dim) {
+        const uint16_t *low = element_at(dtype, rows->data[p], d);
+        return (vu)v_from_u16(low) | (vu)v_from_u16(element_at(dtype, rows->data[q], d)) << 16;
+    }
+    return weave(v_pack2(part_load(dtype, rows, p, d), part_load(dtype, rows, q, d)));
+}
+
+#endif
