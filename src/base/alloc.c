@@ -18,7 +18,7 @@ void quire__alloc_fail_after(int64_t n, bool forever)
     atomic_store(&fault_countdown, n);
 }
 
-static bool fault_due(void)
+bool quire__fault_due(void)
 {
     int64_t left = atomic_load_explicit(&fault_countdown, memory_order_relaxed);
     if (left < 0)
@@ -34,23 +34,24 @@ static bool fault_due(void)
 
 void *quire__alloc(size_t bytes)
 {
-    return fault_due() ? NULL : malloc(bytes != 0 ? bytes : 1);
+    return quire__fault_due() ? NULL : malloc(bytes != 0 ? bytes : 1);
 }
 
 void *quire__calloc(size_t count, size_t item_bytes)
 {
-    return fault_due() ? NULL : calloc(count != 0 ? count : 1, item_bytes != 0 ? item_bytes : 1);
+    return quire__fault_due() ? NULL
+                              : calloc(count != 0 ? count : 1, item_bytes != 0 ? item_bytes : 1);
 }
 
 void *quire__realloc(void *memory, size_t bytes)
 {
-    return fault_due() ? NULL : realloc(memory, bytes != 0 ? bytes : 1);
+    return quire__fault_due() ? NULL : realloc(memory, bytes != 0 ? bytes : 1);
 }
 
 void *quire__alloc_aligned(size_t alignment, size_t bytes)
 {
     void *memory = NULL;
-    if (fault_due() || posix_memalign(&memory, alignment, bytes != 0 ? bytes : 1) != 0)
+    if (quire__fault_due() || posix_memalign(&memory, alignment, bytes != 0 ? bytes : 1) != 0)
         return NULL;
     return memory;
 }
@@ -76,7 +77,7 @@ uint64_t quire__os_page_bytes(void)
 
 void *quire__reserve(uint64_t bytes)
 {
-    if (fault_due() || bytes == 0 || bytes > SIZE_MAX / 2)
+    if (quire__fault_due() || bytes == 0 || bytes > SIZE_MAX / 2)
         return NULL;
     void *memory = mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

@@ -7,6 +7,7 @@
 #define QUIRE_BASE_H
 
 #include <assert.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -60,9 +61,11 @@ void quire__free(void *memory);                             /* NULL is fine */
 char *quire__strdup(const char *text);
 
 /* Test seam: the n-th allocation from now on fails (0: the next one), and every one after it when
- * `forever`; n < 0 turns the fault off. Counts every function above and quire__reserve. Not
- * thread-safe. */
+ * `forever`; n < 0 turns the fault off. Counts every function above, quire__reserve and
+ * quire__thread_start. Not thread-safe. */
 void quire__alloc_fail_after(int64_t n, bool forever);
+/* Counts one call; true when it is to fail. */
+bool quire__fault_due(void);
 
 /* ---- address space ---- */
 
@@ -90,8 +93,20 @@ void quire__file_unmap(struct quire__file_map *map);
 
 uint64_t quire__now_ns(void); /* monotonic */
 const char *quire__getenv(const char *name);
-uint32_t quire__cpu_count(void); /* affinity mask and cgroup quota honoured; at least 1 */
 uint64_t quire__memory_available(
     void); /* bytes that can still be used without swapping; 0: unknown */
+
+/* ---- processors and threads ---- */
+
+/* Processors that the process may keep busy: its affinity mask, less what the quotas of its control
+ * groups take. At least 1. */
+uint32_t quire__cpu_count(void);
+/* The tightest quota of the process's control groups, version 1 or 2, in processors rounded up; 0:
+ * none. root comes before the paths /proc/self/..., for tests; "" is the machine. */
+uint32_t quire__cgroup_cpu_limit(const char *root);
+/* Starts a thread that takes no signals; false when refused. */
+bool quire__thread_start(pthread_t *thread, void *(*run)(void *), void *argument);
+/* Keeps a thread on the index-th processor of the caller's affinity mask, counted around. */
+void quire__thread_pin(pthread_t thread, uint32_t index);
 
 #endif

@@ -1,10 +1,9 @@
-/* os.c - the operating system's side of the library: files, time, environment, processors, memory.
+/* os.c - the operating system's side of the library: files, time, environment, memory.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "base/base.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -60,31 +59,6 @@ uint64_t quire__now_ns(void)
 const char *quire__getenv(const char *name)
 {
     return getenv(name);
-}
-
-/* Reads the first two numbers of a cgroup v2 cpu.max ("quota period" or "max period"); 0: no limit.
- */
-static uint32_t cgroup_cpu_limit(void)
-{
-    FILE *file = fopen("/sys/fs/cgroup/cpu.max", "re");
-    if (file == NULL)
-        return 0;
-    unsigned long long quota = 0, period = 0;
-    int fields = fscanf(file, "%llu %llu", &quota, &period);
-    (void)fclose(file);
-    if (fields != 2 || period == 0 || quota == 0)
-        return 0;
-    return (uint32_t)quire__ceil_div(quota, period);
-}
-
-uint32_t quire__cpu_count(void)
-{
-    cpu_set_t set;
-    uint32_t count = 1;
-    if (sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0)
-        count = (uint32_t)CPU_COUNT(&set);
-    uint32_t limit = cgroup_cpu_limit();
-    return limit != 0 && limit < count ? limit : count;
 }
 
 uint64_t quire__memory_available(void)
