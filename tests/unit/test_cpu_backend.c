@@ -1,13 +1,9 @@
-/* test_cpu_backend.c - the registry, host memory, the threads, and misuse of the CPU backend.
+/* test_cpu_backend.c - the registry, host memory, and misuse of the CPU backend.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "kernel_fixture.h"
 
 #include "base/base.h"
 
-#include "backend/cpu/threads.h"
-
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -178,56 +174,6 @@ static void decommitted_memory_reads_as_zero(void **state)
     assert_int_equal(byte, 0);
     m->buffer_destroy(backend, buffer);
     quire_backend_destroy(backend);
-}
-
-/* ---- threads ---- */
-
-enum { UNITS = 1000, CALLERS = 4, ROUNDS = 50 };
-
-struct tally {
-    _Atomic uint32_t done[UNITS];
-    _Atomic uint32_t busy[8]; /* by thread: two units at once on one thread would show */
-};
-
-static void tally_unit(void *job, uint32_t unit, uint32_t thread)
-{
-    struct tally *tally = job;
-    assert_true(thread < 8);
-    assert_int_equal(atomic_fetch_add(&tally->busy[thread], 1), 0);
-    atomic_fetch_add(&tally->done[unit], 1);
-    atomic_fetch_sub(&tally->busy[thread], 1);
-}
-
-static void *tally_caller(void *argument)
-{
-    struct quire__threads *threads = argument;
-    for (uint32_t i = 0; i < ROUNDS; i++) {
-        struct tally *tally = qt_alloc(sizeof *tally);
-        uint32_t units = i % 3 == 0 ? 1 : UNITS;
-        quire__threads_run(threads, tally_unit, tally, units);
-        for (uint32_t u = 0; u < UNITS; u++)
-            assert_int_equal(atomic_load(&tally->done[u]), u < units ? 1 : 0);
-        qt_free(tally);
-    }
-    return NULL;
-}
-
-static void every_unit_runs_once_whoever_asks(void **state)
-{
-    (void)state;
-    for (uint32_t n = 1; n <= 5; n += 2) {
-        struct quire__threads *threads = NULL;
-        pthread_t callers[CALLERS];
-        assert_int_equal(quire__threads_create(n, &threads), QUIRE_OK);
-        assert_int_equal(quire__threads_count(threads), n);
-        quire__threads_run(threads, tally_unit, NULL, 0);
-        for (uint32_t i = 0; i < CALLERS; i++)
-            assert_int_equal(pthread_create(&callers[i], NULL, tally_caller, threads), 0);
-        for (uint32_t i = 0; i < CALLERS; i++)
-            assert_int_equal(pthread_join(callers[i], NULL), 0);
-        quire__threads_destroy(threads);
-    }
-    quire__threads_destroy(NULL);
 }
 
 /* ---- plans ---- */
@@ -564,7 +510,6 @@ int main(void)
         cmocka_unit_test(refused_memory_is_nomem),
         cmocka_unit_test(memory_checks_its_ranges),
         cmocka_unit_test(decommitted_memory_reads_as_zero),
-        cmocka_unit_test(every_unit_runs_once_whoever_asks),
         cmocka_unit_test(bad_specs_are_refused),
         cmocka_unit_test(plans_survive_refused_memory),
         cmocka_unit_test(bad_steps_are_refused),

@@ -59,7 +59,8 @@ quire_status quire__cpu_create(const struct quire_backend_config *config,
         .nn = &quire__cpu_nn_ops,
         .destroy = destroy,
     };
-    if (cpu->panels == NULL || quire__threads_create(num_threads, &cpu->threads) != QUIRE_OK) {
+    if (cpu->panels == NULL ||
+        quire__threads_create(num_threads, config->pin_threads != 0, &cpu->threads) != QUIRE_OK) {
         destroy(&cpu->host.base);
         return quire__fail(error, QUIRE_E_NOMEM, "cannot start the backend cpu with %u threads",
                            num_threads);
