@@ -2,8 +2,8 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * A buffer is reserved address space: pages arrive at first touch, so commit only checks its ranges
- * and decommit gives whole OS pages back and zeroes the rest, as the content is to be lost. Work is
- * done when a call returns. */
+ * and decommit gives whole OS pages back and zeroes the rest, as the content is to be lost. Buffers
+ * that are not to be committed piecemeal get huge pages. Work is done when a call returns. */
 #include "backend/backend.h"
 
 #include <string.h>
@@ -43,9 +43,13 @@ static quire_status buffer_create(struct quire_backend *backend, uint64_t bytes,
     if ((flags & ~(uint32_t)QUIRE_BUFFER_RESERVED) != 0)
         return QUIRE_E_UNSUPPORTED;
     quire_status status = make(backend, NULL, bytes, out);
-    if (status == QUIRE_OK && (flags & QUIRE_BUFFER_RESERVED) != 0)
+    if (status != QUIRE_OK)
+        return status;
+    if ((flags & QUIRE_BUFFER_RESERVED) != 0)
         quire__keep_sparse((*out)->data, bytes);
-    return status;
+    else
+        quire__prefer_huge((*out)->data, bytes);
+    return QUIRE_OK;
 }
 
 static quire_status buffer_wrap(struct quire_backend *backend, void *memory, uint64_t bytes,

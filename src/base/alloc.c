@@ -8,6 +8,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+/* The huge pages of x86-64, and of arm64 with pages of 4 KiB. Where they are larger, advice about
+ * ranges of this size changes nothing. */
+static const uint64_t huge_page_bytes = 2u << 20;
+
 /* Allocations left before the injected fault; negative: no fault. */
 static _Atomic int64_t fault_countdown = -1;
 static _Atomic bool fault_forever;
@@ -51,8 +55,11 @@ void *quire__realloc(void *memory, size_t bytes)
 void *quire__alloc_aligned(size_t alignment, size_t bytes)
 {
     void *memory = NULL;
+    if (bytes >= huge_page_bytes && alignment < huge_page_bytes)
+        alignment = huge_page_bytes;
     if (quire__fault_due() || posix_memalign(&memory, alignment, bytes != 0 ? bytes : 1) != 0)
         return NULL;
+    quire__prefer_huge(memory, bytes);
     return memory;
 }
 
@@ -75,19 +82,47 @@ uint64_t quire__os_page_bytes(void)
     return (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
+static void *map_zeroed(uint64_t bytes)
+{
+    void *memory = mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return memory != MAP_FAILED ? memory : NULL;
+}
+
+/* Maps more than is asked for, and cuts off what lies before and after whole huge pages. */
+static void *map_aligned(uint64_t bytes)
+{
+    bytes = quire__round_up(bytes, quire__os_page_bytes());
+    uint8_t *memory = map_zeroed(bytes + huge_page_bytes);
+    if (memory == NULL)
+        return NULL;
+    uint64_t head = quire__round_up((uintptr_t)memory, huge_page_bytes) - (uintptr_t)memory;
+    if (head != 0)
+        (void)munmap(memory, (size_t)head);
+    if (head != huge_page_bytes)
+        (void)munmap(memory + head + bytes, (size_t)(huge_page_bytes - head));
+    return memory + head;
+}
+
 void *quire__reserve(uint64_t bytes)
 {
     if (quire__fault_due() || bytes == 0 || bytes > SIZE_MAX / 2)
         return NULL;
-    void *memory = mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    return memory != MAP_FAILED ? memory : NULL;
+    return bytes < huge_page_bytes ? map_zeroed(bytes) : map_aligned(bytes);
 }
 
 void quire__keep_sparse(void *memory, uint64_t bytes)
 {
     /* A system without huge pages refuses, and needs nothing. */
     (void)madvise(memory, (size_t)bytes, MADV_NOHUGEPAGE);
+}
+
+void quire__prefer_huge(void *memory, uint64_t bytes)
+{
+    uint64_t first = quire__round_up((uintptr_t)memory, huge_page_bytes);
+    uint64_t end = ((uintptr_t)memory + bytes) / huge_page_bytes * huge_page_bytes;
+    if (first < end) /* refused where there are none */
+        (void)madvise((void *)(uintptr_t)first, (size_t)(end - first), MADV_HUGEPAGE);
 }
 
 void quire__unreserve(void *memory, uint64_t bytes)

@@ -56,8 +56,10 @@ static inline uint64_t quire__round_up(uint64_t a, uint64_t multiple)
 void *quire__alloc(size_t bytes);                     /* uninitialised; NULL when refused */
 void *quire__calloc(size_t count, size_t item_bytes); /* zeroed; NULL on overflow or refusal */
 void *quire__realloc(void *memory, size_t bytes);     /* NULL when refused, memory kept */
-void *quire__alloc_aligned(size_t alignment, size_t bytes); /* free with quire__free */
-void quire__free(void *memory);                             /* NULL is fine */
+/* Free with quire__free. From 2 MiB on, for memory that is used whole: on huge pages if there are
+ * any. */
+void *quire__alloc_aligned(size_t alignment, size_t bytes);
+void quire__free(void *memory); /* NULL is fine */
 char *quire__strdup(const char *text);
 
 /* Test seam: the n-th allocation from now on fails (0: the next one), and every one after it when
@@ -69,8 +71,11 @@ bool quire__fault_due(void);
 
 /* ---- address space ---- */
 
-/* Zeroed memory of which only touched pages cost anything. NULL when refused. */
+/* Zeroed memory of which only touched pages cost anything; from 2 MiB on it begins at a multiple of
+ * that. NULL when refused. */
 void *quire__reserve(uint64_t bytes);
+/* Asks for huge pages: touching a byte may cost 2 MiB. For memory that fills up from some end. */
+void quire__prefer_huge(void *memory, uint64_t bytes);
 /* Keeps the system from backing a reservation with huge pages, for memory that is used sparsely. */
 void quire__keep_sparse(void *memory, uint64_t bytes);
 void quire__unreserve(void *memory, uint64_t bytes);

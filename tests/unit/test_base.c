@@ -277,6 +277,84 @@ static void test_discard_keeps_what_is_outside(void **state)
     quire__unreserve(memory, bytes);
 }
 
+/* From 2 MiB on, memory begins where a huge page could; nothing is mapped around it. */
+static void test_large_memory_is_aligned(void **state)
+{
+    (void)state;
+    const uint64_t huge = 2u << 20, page = quire__os_page_bytes();
+    const uint64_t sizes[] = {huge, huge + 1, 3 * huge - 1, 5 * huge};
+    for (size_t i = 0; i < QUIRE_ARRAY_LEN(sizes); i++) {
+        unsigned char present;
+        uint8_t *memory = quire__reserve(sizes[i]);
+        assert_non_null(memory);
+        assert_int_equal((uintptr_t)memory % huge, 0);
+        quire__prefer_huge(memory, sizes[i]);
+        quire__prefer_huge(memory + 1, sizes[i] - 1);
+        memory[0] = memory[sizes[i] - 1] = 1;
+        uint64_t mapped = quire__round_up(sizes[i], page);
+        quire__unreserve(memory, sizes[i]);
+        assert_int_equal(mincore(memory, page, &present), -1);
+        assert_int_equal(mincore(memory + mapped - page, page, &present), -1);
+        memory = quire__alloc_aligned(64, sizes[i]);
+        assert_non_null(memory);
+        assert_int_equal((uintptr_t)memory % huge, 0);
+        memset(memory, 7, sizes[i]);
+        quire__free(memory);
+    }
+}
+
+static uint64_t mapped_bytes(void)
+{
+    unsigned long long pages = 0;
+    FILE *file = fopen("/proc/self/statm", "r");
+    assert_non_null(file);
+    assert_int_equal(fscanf(file, "%llu", &pages), 1);
+    (void)fclose(file);
+    return pages * quire__os_page_bytes();
+}
+
+static void test_alignment_leaves_nothing_mapped(void **state)
+{
+    (void)state;
+    const uint64_t bytes = (2u << 20) + 4096;
+    uint64_t before = mapped_bytes();
+    for (int i = 0; i < 100; i++)
+        quire__unreserve(quire__reserve(bytes), bytes);
+    assert_true(mapped_bytes() < before + (20u << 20)); /* 100 times 2 MiB would be left */
+}
+
+static bool has_huge_pages(void)
+{
+    char text[64] = "";
+    FILE *file = fopen("/sys/kernel/mm/transparent_hugepage/enabled", "r");
+    if (file != NULL) {
+        (void)!fgets(text, sizeof text, file);
+        (void)fclose(file);
+    }
+    return strstr(text, "[always]") != NULL || strstr(text, "[madvise]") != NULL;
+}
+
+/* One byte brings 2 MiB of memory that prefers huge pages, and one page of sparse memory. */
+static void test_advice_about_huge_pages(void **state)
+{
+    (void)state;
+    const uint64_t bytes = 4u << 20, page = quire__os_page_bytes();
+    if (!has_huge_pages() || page != 4096)
+        skip();
+    uint8_t *memory = quire__reserve(bytes);
+    assert_non_null(memory);
+    quire__prefer_huge(memory, bytes);
+    memory[1] = 1;
+    uint64_t dense = resident_pages(memory, bytes);
+    assert_true(dense == 512 || dense == 1); /* 1: the system had no huge page left */
+    quire__keep_sparse(memory, bytes);
+    quire__discard(memory, bytes);
+    assert_int_equal(resident_pages(memory, bytes), 0);
+    memory[1] = 1;
+    assert_int_equal(resident_pages(memory, bytes), 1);
+    quire__unreserve(memory, bytes);
+}
+
 static void test_reserve_refuses(void **state)
 {
     (void)state;
@@ -400,6 +478,9 @@ int main(void)
         cmocka_unit_test(test_heap_edges),
         cmocka_unit_test(test_reserved_memory_costs_what_is_touched),
         cmocka_unit_test(test_discard_keeps_what_is_outside),
+        cmocka_unit_test(test_large_memory_is_aligned),
+        cmocka_unit_test(test_alignment_leaves_nothing_mapped),
+        cmocka_unit_test(test_advice_about_huge_pages),
         cmocka_unit_test(test_reserve_refuses),
         cmocka_unit_test(test_file_map_shows_the_file),
         cmocka_unit_test(test_file_map_refuses),

@@ -194,6 +194,7 @@ static bool make_units(struct quire_plan *plan, const struct extents *e)
     plan->slots = quire__reserve(plan->max_slots * e->state * sizeof(float));
     if (plan->slots == NULL)
         return false;
+    quire__prefer_huge(plan->slots, plan->max_slots * e->state * sizeof(float));
     for (uint32_t i = 0; i < plan->num_classes; i++) {
         struct quire__class *c = &plan->classes[i];
         c->units = quire__reserve(plan->max_units * sizeof *c->units);
