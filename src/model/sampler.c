@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { SCAN = 32 }; /* logits that are passed over at a time */
+
 struct candidate {
     double logit;
     double weight; /* exp(logit - the largest logit): a probability without its denominator */
@@ -80,23 +82,27 @@ static double next_random(struct quire__sampler *sampler)
 
 /* ---- the filters ---- */
 
+/* Whether a token is among the first `count` of the ring of recent ones. */
+static bool is_recent(const struct quire__sampler *sampler, uint32_t token, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++)
+        if (sampler->recent[i] == token)
+            return true;
+    return false;
+}
+
+/* Whether the penalty changes a token's logit. */
+static bool is_penalised(const struct quire__sampler *sampler, uint32_t token)
+{
+    return sampler->config.repeat_penalty != 1.0 && is_recent(sampler, token, sampler->num_recent);
+}
+
 /* Divides positive and multiplies negative logits of recent tokens, each once (arXiv:1909.05858,
  * section 4.1, with the sign taken care of). */
-static void penalise(struct quire__sampler *sampler)
+static double penalise(const struct quire__sampler *sampler, double logit)
 {
     const double penalty = sampler->config.repeat_penalty;
-    if (penalty == 1.0)
-        return;
-    for (uint32_t i = 0; i < sampler->num_recent; i++) {
-        uint32_t token = sampler->recent[i];
-        bool seen = token >= sampler->vocabulary;
-        for (uint32_t j = 0; j < i && !seen; j++)
-            seen = sampler->recent[j] == token;
-        if (seen)
-            continue;
-        double *logit = &sampler->candidates[token].logit;
-        *logit = *logit > 0.0 ? *logit / penalty : *logit * penalty;
-    }
+    return logit > 0.0 ? logit / penalty : logit * penalty;
 }
 
 /* Likelier first; of equals the lower id. */
@@ -132,17 +138,65 @@ static void sift_down(struct candidate *heap, uint32_t count, uint32_t at)
     }
 }
 
-/* Moves the k likeliest of n to the front, in no order; k < n. */
-static void select_top(struct candidate *candidates, uint32_t n, uint32_t k)
+/* Every candidate, by id; returns how many. */
+static uint32_t gather_all(struct quire__sampler *sampler, const float *logits)
 {
-    for (uint32_t i = k / 2; i-- > 0;)
-        sift_down(candidates, k, i);
-    for (uint32_t i = k; i < n; i++) {
-        if (!before(&candidates[i], &candidates[0]))
-            continue;
-        swap(&candidates[i], &candidates[0]);
-        sift_down(candidates, k, 0);
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < sampler->vocabulary; i++) {
+        double logit = (double)logits[i];
+        if (is_penalised(sampler, i))
+            logit = penalise(sampler, logit);
+        if (isfinite(logit))
+            sampler->candidates[n++] = (struct candidate){.logit = logit, .id = i};
     }
+    return n;
+}
+
+/* A candidate for the k likeliest, of which there are *n so far: a heap as soon as there are k. */
+static void offer(struct quire__sampler *sampler, uint32_t k, uint32_t *n, uint32_t id,
+                  double logit)
+{
+    struct candidate *heap = sampler->candidates;
+    const struct candidate candidate = {.logit = logit, .id = id};
+    if (!isfinite(logit))
+        return;
+    if (*n < k) {
+        heap[(*n)++] = candidate;
+        for (uint32_t i = *n == k ? k / 2 : 0; i-- > 0;)
+            sift_down(heap, k, i);
+    } else if (before(&candidate, &heap[0])) {
+        heap[0] = candidate;
+        sift_down(heap, k, 0);
+    }
+}
+
+static bool any_reaches(const float *logits, float floor)
+{
+    uint32_t any = 0;
+    for (uint32_t i = 0; i < SCAN; i++)
+        any |= logits[i] >= floor;
+    return any != 0;
+}
+
+/* The k likeliest candidates, in no order; returns how many there are. Most of a vocabulary is
+ * passed over, SCAN logits at a time: they do not reach the least of k. The few that the penalty
+ * changes come first. */
+static uint32_t gather_top(struct quire__sampler *sampler, const float *logits, uint32_t k)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < sampler->num_recent; i++) {
+        uint32_t id = sampler->recent[i];
+        if (id < sampler->vocabulary && is_penalised(sampler, id) && !is_recent(sampler, id, i))
+            offer(sampler, k, &n, id, penalise(sampler, (double)logits[id]));
+    }
+    for (uint32_t i = 0; i < sampler->vocabulary; i++) {
+        const float floor = n == k ? (float)sampler->candidates[0].logit : -INFINITY;
+        while (sampler->vocabulary - i > SCAN && !any_reaches(&logits[i], floor))
+            i += SCAN;
+        if (logits[i] >= floor && !is_penalised(sampler, i))
+            offer(sampler, k, &n, i, (double)logits[i]);
+    }
+    return n;
 }
 
 /* Cuts to what top-p (arXiv:1904.09751, section 3.1) and min-p (arXiv:2407.01082, section 3.2)
@@ -197,31 +251,17 @@ static uint32_t draw(struct quire__sampler *sampler, uint32_t n)
 quire_status quire__sampler_pick(struct quire__sampler *sampler, const float *logits,
                                  uint32_t *token, struct quire_error *error)
 {
-    struct candidate *candidates = sampler->candidates;
-    for (uint32_t i = 0; i < sampler->vocabulary; i++)
-        candidates[i] = (struct candidate){.logit = (double)logits[i], .id = i};
-    penalise(sampler);
-    uint32_t n = 0, best = 0;
-    for (uint32_t i = 0; i < sampler->vocabulary; i++) {
-        if (!isfinite(candidates[i].logit))
-            continue;
-        candidates[n] = candidates[i];
-        best = before(&candidates[n], &candidates[best]) ? n : best;
-        n++;
-    }
+    const struct quire__sampler_config *config = &sampler->config;
+    const uint32_t k = config->temperature == 0.0 ? 1 : config->top_k;
+    const bool top = k != 0 && k < sampler->vocabulary;
+    const uint32_t n = top ? gather_top(sampler, logits, k) : gather_all(sampler, logits);
     if (n == 0)
         return quire__fail(error, QUIRE_E_CORRUPT,
                            "the model computes no numbers: its file is damaged");
-    if (sampler->config.temperature == 0.0) {
-        *token = candidates[best].id;
-        return QUIRE_OK;
-    }
-    if (sampler->config.top_k != 0 && sampler->config.top_k < n) {
-        select_top(candidates, n, sampler->config.top_k);
-        n = sampler->config.top_k;
-        /* A fixed order of summing, whatever order the selection left. */
-        qsort(candidates, n, sizeof *candidates, compare);
-    }
-    *token = draw(sampler, cut_by_probability(sampler, n));
+    /* A fixed order of summing, whatever order the selection left. */
+    if (top)
+        qsort(sampler->candidates, n, sizeof *sampler->candidates, compare);
+    *token = config->temperature == 0.0 ? sampler->candidates[0].id
+                                        : draw(sampler, cut_by_probability(sampler, n));
     return QUIRE_OK;
 }

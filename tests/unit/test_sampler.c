@@ -241,6 +241,60 @@ static void test_penalty(void **state)
     quire__sampler_destroy(sampler);
 }
 
+enum { WIDE = 1003 }; /* many times what is passed over at once, and a rest */
+
+/* Sorts the penalised logits, equal ones among them; recent tokens are id 3, 14, 25, ... */
+static void plain_order(const float *logits, double penalty, struct plain *sorted)
+{
+    for (uint32_t i = 0; i < WIDE; i++) {
+        double logit = (double)logits[i];
+        bool recent = i % 11 == 3 && i / 11 < QUIRE__REPEAT_WINDOW;
+        if (recent && isfinite(logit))
+            logit = logit > 0.0 ? logit / penalty : logit * penalty;
+        sorted[i] = (struct plain){i, isfinite(logit) ? logit : -1e300};
+    }
+    qsort(sorted, WIDE, sizeof *sorted, likelier);
+}
+
+/* The k likeliest are found in a wide vocabulary, whatever the penalty does to recent ones. */
+static void test_top_k_of_many(void **state)
+{
+    (void)state;
+    static const double penalties[] = {1.0, 0.5, 1.3, 3.0};
+    static const uint32_t tops[] = {1, 2, 7, 40};
+    float logits[WIDE];
+    struct plain sorted[WIDE];
+    for (uint32_t round = 0; round < 64; round++) {
+        struct quire__sampler_config config = all_off();
+        const uint32_t k = tops[round / 4 % 4];
+        config.repeat_penalty = penalties[round % 4];
+        config.temperature = round % 2 == 0 ? 1e3 : 0.0;
+        config.top_k = k;
+        random_logits(round, logits, WIDE);
+        for (uint32_t i = 0; i < WIDE; i++)
+            logits[i] = round % 3 == 0   ? roundf(4 * logits[i]) /* many are equal */
+                        : round % 7 == 0 ? 0.0f                  /* all are */
+                                         : logits[i];
+        logits[round] = NAN;
+        logits[WIDE - 1 - round] = round % 5 == 0 ? INFINITY : -INFINITY;
+        struct quire__sampler *sampler = make(&config, WIDE);
+        for (uint32_t i = 0; i < 2 * QUIRE__REPEAT_WINDOW; i++) /* the ring goes around */
+            quire__sampler_accept(sampler, i % QUIRE__REPEAT_WINDOW * 11 + 3);
+        plain_order(logits, config.repeat_penalty, sorted);
+        uint32_t seen[40] = {0}, draws = config.temperature == 0.0 ? 3 : 40 * k;
+        for (uint32_t d = 0; d < draws; d++) {
+            uint32_t token = pick(sampler, logits), at = 0;
+            while (at < k && sorted[at].id != token)
+                at++;
+            assert_true(at < (config.temperature == 0.0 ? 1 : k));
+            seen[at]++;
+        }
+        for (uint32_t at = 0; at < k && config.temperature != 0.0; at++)
+            assert_true(seen[at] > 0); /* missed by chance once in exp(40) */
+        quire__sampler_destroy(sampler);
+    }
+}
+
 static void test_seed(void **state)
 {
     (void)state;
@@ -328,11 +382,11 @@ static void test_bad_config(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_frequencies), cmocka_unit_test(test_kept_sets),
-        cmocka_unit_test(test_greedy),      cmocka_unit_test(test_top_k_ties),
-        cmocka_unit_test(test_penalty),     cmocka_unit_test(test_seed),
-        cmocka_unit_test(test_seed_stays),  cmocka_unit_test(test_not_numbers),
-        cmocka_unit_test(test_bad_config),
+        cmocka_unit_test(test_frequencies),   cmocka_unit_test(test_kept_sets),
+        cmocka_unit_test(test_greedy),        cmocka_unit_test(test_top_k_ties),
+        cmocka_unit_test(test_top_k_of_many), cmocka_unit_test(test_penalty),
+        cmocka_unit_test(test_seed),          cmocka_unit_test(test_seed_stays),
+        cmocka_unit_test(test_not_numbers),   cmocka_unit_test(test_bad_config),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
