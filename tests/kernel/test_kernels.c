@@ -599,10 +599,11 @@ static void check_scale(struct bench *b)
 
 static void check_argmax(struct bench *b)
 {
-    for (size_t i = 0; i < QT_LEN(sizes); i++) {
+    for (size_t i = 0; i < 2 * QT_LEN(sizes); i++) { /* and 11 times as many: several parts */
         struct nn_case c;
-        uint32_t at = UINT32_MAX, first = qt_below(&b->random, sizes[i]);
-        nn_open(&c, b, sizes[i], 3);
+        uint32_t n = sizes[i / 2] * (i % 2 == 0 ? 1 : 11);
+        uint32_t at = UINT32_MAX, first = qt_below(&b->random, n);
+        nn_open(&c, b, n, 3);
         c.x[first] = 5;
         for (size_t j = first; j < c.n; j += 3) /* a tie: the lowest wins */
             c.x[j] = 5;
@@ -614,6 +615,10 @@ static void check_argmax(struct bench *b)
             c.x[j] = -INFINITY;
         b->k->argmax(&at, c.x, c.n);
         assert_int_equal(at, 0);
+        for (size_t j = 0; j < first; j++)
+            c.x[j] = NAN;
+        b->k->argmax(&at, c.x, c.n);
+        assert_int_equal(at, first); /* the first that is a number */
         for (size_t j = 0; j < c.n; j++)
             c.x[j] = NAN;
         b->k->argmax(&at, c.x, c.n);

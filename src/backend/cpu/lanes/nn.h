@@ -106,16 +106,32 @@ KERNEL void scale(float *x, float factor, size_t n)
         store_up_to(x + i, load_up_to(x + i, n - i) * factor, n - i);
 }
 
-KERNEL void argmax(uint32_t *index, const float *x, size_t n)
+/* The largest of x without NaN; -inf where there is none. */
+FN float largest_of(const float *x, size_t n)
 {
-    vf most = v_set1(-INFINITY);
+    vf most = v_set1(-INFINITY), more = most;
     size_t i = 0;
-    for (; i + LANES <= n; i += LANES)
+    for (; i + 2 * LANES <= n; i += 2 * LANES) {
         most = v_max(v_load(x + i), most);
-    float max = v_largest(most);
+        more = v_max(v_load(x + i + LANES), more);
+    }
+    float max = v_largest(v_max(more, most));
     for (; i < n; i++)
         max = x[i] > max ? x[i] : max;
+    return max;
+}
+
+/* The first part that holds the largest is searched, element by element. */
+KERNEL void argmax(uint32_t *index, const float *x, size_t n)
+{
+    enum { PART = 1024 };
+    float max = -INFINITY;
     size_t at = 0;
+    for (size_t i = 0; i < n; i += PART) {
+        float part = largest_of(x + i, n - i < PART ? n - i : PART);
+        at = part > max ? i : at;
+        max = part > max ? part : max;
+    }
     while (at < n && x[at] != max)
         at++;
     *index = at < n ? (uint32_t)at : 0;
