@@ -80,7 +80,8 @@ FN void shape_tiles(uint32_t m)
 
 /* ---- K and V ---- */
 
-FN void take_keys(const struct quire__tile *t, const struct tile_work *w, uint32_t dtype)
+FN void take_keys(const struct quire__tile *t, const struct tile_work *w, uint32_t dtype,
+                  bool whole)
 {
     uint32_t end = (uint32_t)quire__round_up(t->positions, SIDE);
     bool asks = t->rows <= ASKING_ROWS;
@@ -89,13 +90,13 @@ FN void take_keys(const struct quire__tile *t, const struct tile_work *w, uint32
             ask_ahead(&t->k, &t->v, p, t->positions);
         for (uint32_t d = 0; d < w->row_words; d += PAIR)
             v_store((float *)(void *)(w->keys + (size_t)p * w->row_words + d),
-                    (vf)pair_load(dtype, &t->k, p, d));
+                    (vf)pair_load(dtype, whole, &t->k, p, d));
     }
 }
 
 /* Of the positions in `mask`; the others' values become 0. */
 FN void take_values(const struct quire__tile *t, const struct tile_work *w, uint32_t dtype,
-                    uint64_t mask)
+                    bool whole, uint64_t mask)
 {
     bool asks = t->rows <= ASKING_ROWS;
     for (uint32_t p = 0; p < QUIRE__TILE; p += 2) {
@@ -109,66 +110,72 @@ FN void take_values(const struct quire__tile *t, const struct tile_work *w, uint
         for (uint32_t d = 0; d < t->dim_v; d += LANES) {
             vu pair = (vu)v_zero();
             if (here != 0)
-                pair = pair_of_rows(dtype, &t->v, p, p + 1, d) & keep;
+                pair = pair_of_rows(dtype, whole, &t->v, p, d) & keep;
             v_store((float *)(void *)(to + d), (vf)pair);
         }
     }
 }
 
-FN void take_rows(const struct quire__tile *t, const struct tile_work *w, uint64_t mask, bool keys)
-{
-    uint32_t dtype = keys ? t->k.dtype : t->v.dtype;
-#define TAKE(type)                                                                                 \
-    if (keys)                                                                                      \
-        take_keys(t, w, type);                                                                     \
-    else                                                                                           \
-        take_values(t, w, type, mask)
-    if (dtype == QUIRE_F32) {
-        TAKE(QUIRE_F32);
-    } else if (dtype == QUIRE_F16) {
-        TAKE(QUIRE_F16);
-    } else {
-        TAKE(QUIRE_BF16);
-    }
-#undef TAKE
-}
+#define TAKE(what, rows, ...)                                                                      \
+    do {                                                                                           \
+        bool whole = (rows)->dim % PAIR == 0;                                                      \
+        if ((rows)->dtype == QUIRE_F32)                                                            \
+            what(t, w, QUIRE_F32, false __VA_ARGS__);                                              \
+        else if ((rows)->dtype == QUIRE_F16 && whole)                                              \
+            what(t, w, QUIRE_F16, true __VA_ARGS__);                                               \
+        else if ((rows)->dtype == QUIRE_F16)                                                       \
+            what(t, w, QUIRE_F16, false __VA_ARGS__);                                              \
+        else if (whole)                                                                            \
+            what(t, w, QUIRE_BF16, true __VA_ARGS__);                                              \
+        else                                                                                       \
+            what(t, w, QUIRE_BF16, false __VA_ARGS__);                                             \
+    } while (0)
 
 static TARGET __attribute__((noinline)) void take_all_keys(const struct quire__tile *t,
                                                            const struct tile_work *w)
 {
-    take_rows(t, w, 0, true);
+    TAKE(take_keys, &t->k, );
 }
 
 static TARGET __attribute__((noinline)) void take_seen_values(const struct quire__tile *t,
                                                               const struct tile_work *w,
                                                               uint64_t mask)
 {
-    take_rows(t, w, mask, false);
+    TAKE(take_values, &t->v, , mask);
 }
+#undef TAKE
 
 /* ---- logits ---- */
 
+/* Logits of sixteen positions a tile of K; `whole` is a tile that K may take. Sixteen queries leave
+ * more than one, so that a load does not wait for the products before it. */
 FN void tile_logits(const struct quire__tile *t, const struct tile_work *w, uint32_t r, uint32_t m)
 {
     const uint32_t *q = (const uint32_t *)t->q + (size_t)r * w->row_words / 2;
-    uint32_t groups = (uint32_t)quire__ceil_div(t->positions, SIDE);
+    size_t step = (size_t)SIDE * w->row_words, row = 2 * (size_t)w->row_words;
     TILE_ZERO(0);
     TILE_ZERO(1);
     TILE_ZERO(2);
     TILE_ZERO(3);
     for (uint32_t d = 0; d < w->row_words; d += PAIR) {
         const uint16_t *k = w->keys + d;
-        size_t step = (size_t)SIDE * w->row_words;
         TILE_LOAD(TILE_QUERIES, q + (size_t)d / 2 * m, 4 * m);
-#define LOGITS(i)                                                                                  \
-    if (groups > (i)) {                                                                            \
-        TILE_LOAD(TILE_WHOLE, k + (i)*step, 2 * w->row_words);                                     \
-        TILE_DOT(TILE_LOGITS + (i), TILE_WHOLE, TILE_QUERIES);                                     \
+#define LOGITS(i, whole)                                                                           \
+    if (t->positions > (i)*SIDE) {                                                                 \
+        TILE_LOAD(whole, k + (i)*step, row);                                                       \
+        TILE_DOT(TILE_LOGITS + (i), whole, TILE_QUERIES);                                          \
     }
-        LOGITS(0)
-        LOGITS(1)
-        LOGITS(2)
-        LOGITS(3)
+        if (m == SIDE) {
+            LOGITS(0, 4)
+            LOGITS(1, 6)
+            LOGITS(2, 7)
+            LOGITS(3, 4)
+        } else {
+            LOGITS(0, TILE_WHOLE)
+            LOGITS(1, TILE_WHOLE)
+            LOGITS(2, TILE_WHOLE)
+            LOGITS(3, TILE_WHOLE)
+        }
 #undef LOGITS
     }
     TILE_STORE(0, w->logits, 4 * SIDE);
@@ -292,19 +299,62 @@ FN void move_states(const struct quire__tile *t, const struct tile_work *w, uint
 
 /* ---- sums of values ---- */
 
-FN void tile_values(const struct quire__tile *t, const struct tile_work *w, float *sums,
-                    size_t stride)
+/* One tile of sums after the other, for fewer queries than a tile has rows. */
+FN void few_values(const struct quire__tile *t, const struct tile_work *w, float *sums,
+                   size_t stride)
 {
-    uint32_t steps = (uint32_t)quire__ceil_div(t->positions, PAIR);
     for (uint32_t d = 0; d < t->dim_v; d += LANES) {
         TILE_LOAD(TILE_SUMS, sums + d, stride * sizeof(float));
-        for (uint32_t step = 0; step < steps; step++) {
+        for (uint32_t step = 0; step < STEPS; step++) {
             TILE_LOAD(TILE_WEIGHTS, w->weights + (size_t)step * SIDE, 2 * QUIRE__TILE);
             TILE_LOAD(TILE_WHOLE, w->values + (size_t)step * SIDE * t->dim_v + d, 4 * t->dim_v);
             TILE_DOT(TILE_SUMS, TILE_WEIGHTS, TILE_WHOLE);
         }
         TILE_STORE(TILE_SUMS, sums + d, stride * sizeof(float));
     }
+}
+
+/* Sixteen queries: all tiles have one shape, and the weights stay. Two tiles of sums at a time hide
+ * each other's latency. */
+FN void sixteen_values(const struct quire__tile *t, const struct tile_work *w, float *sums,
+                       size_t stride)
+{
+    const uint32_t *first = w->values, *second = w->values + (size_t)SIDE * t->dim_v;
+    size_t row = 4 * (size_t)t->dim_v, to = stride * sizeof(float);
+    TILE_LOAD(6, w->weights, 2 * QUIRE__TILE);
+    TILE_LOAD(7, w->weights + SIDE, 2 * QUIRE__TILE);
+    uint32_t d = 0;
+    for (; d + 2 * LANES <= t->dim_v; d += 2 * LANES) {
+        TILE_LOAD(0, sums + d, to);
+        TILE_LOAD(1, sums + d + LANES, to);
+        TILE_LOAD(2, first + d, row);
+        TILE_LOAD(3, first + d + LANES, row);
+        TILE_LOAD(4, second + d, row);
+        TILE_LOAD(5, second + d + LANES, row);
+        TILE_DOT(0, 6, 2);
+        TILE_DOT(1, 6, 3);
+        TILE_DOT(0, 7, 4);
+        TILE_DOT(1, 7, 5);
+        TILE_STORE(0, sums + d, to);
+        TILE_STORE(1, sums + d + LANES, to);
+    }
+    for (; d < t->dim_v; d += LANES) {
+        TILE_LOAD(0, sums + d, to);
+        TILE_LOAD(2, first + d, row);
+        TILE_LOAD(4, second + d, row);
+        TILE_DOT(0, 6, 2);
+        TILE_DOT(0, 7, 4);
+        TILE_STORE(0, sums + d, to);
+    }
+}
+
+FN void tile_values(const struct quire__tile *t, const struct tile_work *w, float *sums,
+                    size_t stride, uint32_t m)
+{
+    if (m == SIDE)
+        sixteen_values(t, w, sums, stride);
+    else
+        few_values(t, w, sums, stride);
 }
 
 /* Whether some value of the tile is infinite or NaN: then 0 times it is not 0. */
@@ -335,7 +385,7 @@ static TARGET __attribute__((noinline)) void wild_values(const struct quire__til
         take_seen_values(t, w, t->mask[r + i]);
         memset(sums, 0, sizeof sums);
         memcpy(sums + (size_t)i * t->dim_v, state + i * floats, t->dim_v * sizeof(float));
-        tile_values(t, w, sums, t->dim_v);
+        tile_values(t, w, sums, t->dim_v, m);
         memcpy(state + i * floats, sums + (size_t)i * t->dim_v, t->dim_v * sizeof(float));
     }
 }
@@ -362,7 +412,7 @@ KERNEL void attend(const struct quire__tile *t)
             wild_values(t, &w, r, m);
         else
             tile_values(t, &w, t->state + r * (QUIRE__STATE_HEAD + t->dim_v) + QUIRE__STATE_HEAD,
-                        QUIRE__STATE_HEAD + t->dim_v);
+                        QUIRE__STATE_HEAD + t->dim_v, m);
     }
     tiles_release();
 }

@@ -7,21 +7,23 @@
 
 enum { PAIR = 2 * LANES }; /* elements of a vector of bfloat16 */
 
-/* LANES elements of a row from d on; what lies past the row's end is 0. */
-FN vf part_load(uint32_t dtype, const struct quire__rows *rows, uint32_t p, uint32_t d)
+/* LANES elements of a row from d on; unless the row is whole vectors, what lies past its end is 0.
+ */
+FN vf part_load(uint32_t dtype, bool whole, const struct quire__rows *rows, uint32_t p, uint32_t d)
 {
     const void *at = element_at(dtype, rows->data[p], d);
-    if (d + LANES <= rows->dim)
+    if (whole || d + LANES <= rows->dim)
         return element_load(dtype, at);
     return d < rows->dim ? element_load_part(dtype, at, rows->dim - d) : v_zero();
 }
 
 /* 32 elements of a row from d on, as bfloat16. */
-FN vu pair_load(uint32_t dtype, const struct quire__rows *rows, uint32_t p, uint32_t d)
+FN vu pair_load(uint32_t dtype, bool whole, const struct quire__rows *rows, uint32_t p, uint32_t d)
 {
-    if (dtype == QUIRE_BF16 && d + PAIR <= rows->dim)
+    if (dtype == QUIRE_BF16 && (whole || d + PAIR <= rows->dim))
         return (vu)v_load(element_at(dtype, rows->data[p], d));
-    return v_pack2(part_load(dtype, rows, p, d), part_load(dtype, rows, p, d + LANES));
+    return v_pack2(part_load(dtype, whole, rows, p, d),
+                   part_load(dtype, whole, rows, p, d + LANES));
 }
 
 /* Transposes a square of LANES vectors: as many rounds of interleaving the lower half of the list
@@ -51,15 +53,16 @@ FN vu weave(vu a)
                                        14, 30, 15, 31);
 }
 
-/* Elements d .. d + LANES of two rows, side by side. */
-FN vu pair_of_rows(uint32_t dtype, const struct quire__rows *rows, uint32_t p, uint32_t q,
+/* Elements d .. d + LANES of rows p and p + 1, side by side. */
+FN vu pair_of_rows(uint32_t dtype, bool whole, const struct quire__rows *rows, uint32_t p,
                    uint32_t d)
 {
-    if (dtype == QUIRE_BF16 && d + LANES <= rows->dim) {
+    if (dtype == QUIRE_BF16 && (whole || d + LANES <= rows->dim)) {
         const uint16_t *low = element_at(dtype, rows->data[p], d);
-        return (vu)v_from_u16(low) | (vu)v_from_u16(element_at(dtype, rows->data[q], d)) << 16;
+        return (vu)v_from_u16(low) | (vu)v_from_u16(element_at(dtype, rows->data[p + 1], d)) << 16;
     }
-    return weave(v_pack2(part_load(dtype, rows, p, d), part_load(dtype, rows, q, d)));
+    return weave(
+        v_pack2(part_load(dtype, whole, rows, p, d), part_load(dtype, whole, rows, p + 1, d)));
 }
 
 #endif
