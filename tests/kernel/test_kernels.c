@@ -331,17 +331,14 @@ static void attend_once(struct bench *b, struct tile_case *c)
     size_t bytes = c->tile.rows * c->state_floats * 4;
     float *before = qt_alloc(bytes);
     memcpy(before, c->tile.state, bytes);
-    for (int how = 0; how < 4; how++) {
-        memcpy(c->tile.state, before, bytes);
-        c->tile.softcap = (how & 1) != 0 ? 3.0f : 0.0f;
-        c->tile.slope = (how & 2) != 0 ? c->slope : NULL;
-        b->k->attend(&c->tile);
-        for (uint32_t r = 0; r < c->tile.rows; r++) {
-            if (c->mask[r] != 0)
-                attend_row(b, c, r, before + r * c->state_floats);
-            else
-                attend_hidden(c, r, before + r * c->state_floats);
-        }
+    c->tile.softcap = qt_chance(&b->random, 30) ? 3.0f : 0.0f;
+    c->tile.slope = qt_chance(&b->random, 30) ? c->slope : NULL;
+    b->k->attend(&c->tile);
+    for (uint32_t r = 0; r < c->tile.rows; r++) {
+        if (c->mask[r] != 0)
+            attend_row(b, c, r, before + r * c->state_floats);
+        else
+            attend_hidden(c, r, before + r * c->state_floats);
     }
     qt_free(before);
 }
@@ -349,7 +346,7 @@ static void attend_once(struct bench *b, struct tile_case *c)
 /* Rows 1 .. 33, all kinds of tiles, dims and dtypes. */
 static void check_attend(struct bench *b)
 {
-    for (uint32_t i = 0; i < 4 * ROWS_MAX; i++) {
+    for (uint32_t i = 0; i < 2 * ROWS_MAX; i++) {
         struct tile_case c;
         tile_open(&c, b, 1 + i % ROWS_MAX, tile_sizes[i % QT_LEN(tile_sizes)],
                   row_dims[i % QT_LEN(row_dims)], row_dims[(i + i / 12) % QT_LEN(row_dims)]);
@@ -707,7 +704,7 @@ static void a_row_is_the_same_in_any_company(void **state)
             memcpy(before, c.tile.state, bytes);
             kernels->attend(&c.tile);
             memcpy(after, c.tile.state, bytes);
-            for (uint32_t r = 0; r < c.tile.rows; r++) {
+            for (uint32_t r = j % 7; r < c.tile.rows; r += 7) {
                 const float *q = c.queries + (size_t)r * c.tile.k.dim;
                 struct quire__tile one = c.tile;
                 if (c.mask[r] == 0)
