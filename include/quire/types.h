@@ -11,12 +11,16 @@
 extern "C" {
 #endif
 
-/* Element types of views and of the K/V cache. X(name, value, bytes, text) */
+/* Element types of views and of the K/V cache. Q8 and Q4 are of the cache only, 8 and 4 bits an
+ * element and scales beside them (docs/formats/kv.md); a view counts them in bytes.
+ * X(name, value, bytes, text) */
 #define QUIRE_DTYPE_LIST(X)                                                                        \
     X(F32, 0, 4, "f32")                                                                            \
     X(F16, 1, 2, "f16")                                                                            \
     X(BF16, 2, 2, "bf16")                                                                          \
-    X(U32, 3, 4, "u32")
+    X(U32, 3, 4, "u32")                                                                            \
+    X(Q8, 4, 1, "q8")                                                                              \
+    X(Q4, 5, 1, "q4")
 
 enum quire_dtype {
 #define QUIRE_DTYPE_ENUM(name, value, bytes, text) QUIRE_##name = (value),
@@ -46,6 +50,14 @@ enum quire_weight_type {
 #undef QUIRE_WEIGHT_ENUM
 };
 
+/* What is done to rows of K and V before they are stored as q8 or q4; q and the output are turned
+ * alike, so that only rounding differs. Planes of other dtypes are never turned. */
+enum quire_kv_rotation {
+    QUIRE_KV_ROTATION_AUTO = 0,    /* Hadamard where a plane is q4 */
+    QUIRE_KV_ROTATION_NONE = 1,    /* stored as they are */
+    QUIRE_KV_ROTATION_HADAMARD = 2 /* by blocks of the largest power of two that divides D */
+};
+
 /* Where the K/V of a sequence lies. */
 enum quire_layout {
     QUIRE_LAYOUT_AUTO = 0,       /* QUIRE_PAGED_KV decides: "0" contiguous, anything else paged */
@@ -53,7 +65,7 @@ enum quire_layout {
     QUIRE_LAYOUT_PAGED = 2       /* [num_blocks, num_kv_heads, block_size, head_dim] + table */
 };
 
-/* Bytes of one element of a dtype.
+/* Bytes of one element of a dtype; 1 for q8 and q4, of which views count bytes.
  *
  * dtype: an enum quire_dtype. Returns 0 for an unknown one.
  * Statuses: none.
@@ -68,6 +80,24 @@ QUIRE_API uint32_t quire_dtype_bytes(uint32_t dtype);
  * Threads: any.
  * Cost: constant. */
 QUIRE_API const char *quire_dtype_name(uint32_t dtype);
+
+/* Bytes of the data of one K or V row: one position of one head. A plane of a page and head is the
+ * data of its P rows, then their scales.
+ *
+ * dtype: an enum quire_dtype; dim: elements of the row. Returns 0 where the cache has no such
+ * dtype, or q8 and q4 no such dim: theirs are multiples of 16.
+ * Statuses: none.
+ * Threads: any.
+ * Cost: constant. */
+QUIRE_API uint32_t quire_kv_data_bytes(uint32_t dtype, uint32_t dim);
+
+/* Bytes of the scales of one K or V row; 0 but for q8 and q4.
+ *
+ * dtype, dim: as quire_kv_data_bytes.
+ * Statuses: none.
+ * Threads: any.
+ * Cost: constant. */
+QUIRE_API uint32_t quire_kv_scale_bytes(uint32_t dtype, uint32_t dim);
 
 /* The format name of a weight type: "Q4_1".
  *

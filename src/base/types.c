@@ -38,6 +38,32 @@ const char *quire_dtype_name(uint32_t dtype)
     return dtype < QUIRE_ARRAY_LEN(dtypes) ? dtypes[dtype].text : NULL;
 }
 
+/* Elements that share a scale; docs/formats/kv.md. */
+static uint32_t group_elements(uint32_t dtype, uint32_t dim)
+{
+    return dtype == QUIRE_Q8 && dim % 32 == 0 ? 32 : 16;
+}
+
+static bool is_grouped(uint32_t dtype)
+{
+    return dtype == QUIRE_Q8 || dtype == QUIRE_Q4;
+}
+
+uint32_t quire_kv_data_bytes(uint32_t dtype, uint32_t dim)
+{
+    if (dtype == QUIRE_U32 || dim > UINT32_MAX / 4 ||
+        (is_grouped(dtype) && dim % group_elements(dtype, dim) != 0))
+        return 0;
+    return dtype == QUIRE_Q4 ? dim / 2 : dim * quire_dtype_bytes(dtype);
+}
+
+uint32_t quire_kv_scale_bytes(uint32_t dtype, uint32_t dim)
+{
+    if (!is_grouped(dtype) || quire_kv_data_bytes(dtype, dim) == 0)
+        return 0;
+    return dim / group_elements(dtype, dim) * (dtype == QUIRE_Q4 ? 4 : 2);
+}
+
 static const struct weight_row *find_weight(uint32_t type)
 {
     for (size_t i = 0; i < QUIRE_ARRAY_LEN(weights); i++) {

@@ -1,7 +1,8 @@
 /* test_kernels.c - every kernel of the list, at every level, against f64 or against ref.
  * SPDX-License-Identifier: Apache-2.0
  *
- * The list of kernels makes the table of checks below, so a kernel without a check does not build.
+ * The list of kernels makes the table of checks below, so a kernel without a check does not build;
+ * test_kv_formats.c has those of quantised K/V.
  * u is the unit roundoff; a sum of n products in any order is off by n u sum |terms| at most
  * (N. J. Higham, Accuracy and Stability of Numerical Algorithms, section 3.1). */
 #include "kernel_fixture.h"
@@ -672,7 +673,7 @@ struct check {
 
 static const struct check checks[] = {
 #define CHECK_ROW(name, parameters) {#name, check_##name},
-    QUIRE__KERNEL_LIST(CHECK_ROW)
+    QUIRE__ATTEND_LIST(CHECK_ROW) QUIRE__LINEAR_LIST(CHECK_ROW) QUIRE__NN_LIST(CHECK_ROW)
 #undef CHECK_ROW
 };
 

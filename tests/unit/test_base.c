@@ -92,10 +92,34 @@ static void test_dtypes(void **state)
     assert_string_equal(quire_dtype_name(value), text);
     QUIRE_DTYPE_LIST(CHECK)
 #undef CHECK
-    assert_int_equal(quire_dtype_bytes(4), 0);
+    assert_int_equal(quire_dtype_bytes(6), 0);
     assert_int_equal(quire_dtype_bytes(UINT32_MAX), 0);
-    assert_null(quire_dtype_name(4));
+    assert_null(quire_dtype_name(6));
     assert_null(quire_dtype_name(UINT32_MAX));
+}
+
+/* docs/formats/kv.md, "Where a byte of it lies". */
+static void test_kv_rows(void **state)
+{
+    static const struct {
+        uint32_t dtype, dim, data, scales;
+    } rows[] = {
+        {QUIRE_F32, 7, 28, 0},       {QUIRE_F16, 7, 14, 0},
+        {QUIRE_BF16, 80, 160, 0},    {QUIRE_Q8, 64, 64, 4},
+        {QUIRE_Q8, 32, 32, 2},       {QUIRE_Q8, 80, 80, 10},
+        {QUIRE_Q8, 16, 16, 2},       {QUIRE_Q4, 64, 32, 16},
+        {QUIRE_Q4, 112, 56, 28},     {QUIRE_Q4, 16, 8, 4},
+        {QUIRE_Q8, 24, 0, 0},        {QUIRE_Q4, 72, 0, 0},
+        {QUIRE_Q8, 1, 0, 0},         {QUIRE_Q4, 15, 0, 0},
+        {QUIRE_U32, 16, 0, 0},       {6, 16, 0, 0},
+        {UINT32_MAX, 16, 0, 0},      {QUIRE_F32, 65536, 262144, 0},
+        {QUIRE_F32, 1u << 30, 0, 0}, {QUIRE_Q8, 1u << 31, 0, 0},
+    };
+    (void)state;
+    for (size_t i = 0; i < QUIRE_ARRAY_LEN(rows); i++) {
+        assert_int_equal(quire_kv_data_bytes(rows[i].dtype, rows[i].dim), rows[i].data);
+        assert_int_equal(quire_kv_scale_bytes(rows[i].dtype, rows[i].dim), rows[i].scales);
+    }
 }
 
 static void test_weight_rows(void **state)
@@ -471,6 +495,7 @@ int main(void)
         cmocka_unit_test(test_long_messages_are_cut),
         cmocka_unit_test(test_the_version_is_that_of_the_headers),
         cmocka_unit_test(test_dtypes),
+        cmocka_unit_test(test_kv_rows),
         cmocka_unit_test(test_weight_rows),
         cmocka_unit_test(test_checked_arithmetic),
         cmocka_unit_test(test_the_nth_allocation_fails),

@@ -89,6 +89,10 @@ struct quire__linear {
  *
  * load_*, store_*  n elements to or from f32; stores round to nearest even, NaN stays NaN (quiet),
  *                  too large for f16 becomes infinite. Stores agree bit for bit at all levels
+ * *_q8, *_q4       the same of one K/V row, whose bytes docs/formats/kv.md gives; dim is a multiple
+ *                  of 16. Loads agree bit for bit as well
+ * rotate           turns one row by blocks, as docs/formats/kv.md says, with the same bits at all
+ *                  levels; to may be from. rotate_finite takes NaN and infinities as q8 and q4 do
  * queries          scales n rows of q and lays them out as the level's `attend` wants them
  * attend           one tile: logits, softcap, ALiBi, mask, softmax, sums of values; moves the rows'
  *                  states one tile on. A row whose mask is 0 keeps its state, but for the sign of
@@ -118,6 +122,14 @@ struct quire__linear {
     X(merge, (float *total, const float *state, uint32_t dim_v))                                   \
     X(finish, (float *out, float *lse, const float *total, const float *sink, uint32_t dim))
 
+#define QUIRE__KV_LIST(X)                                                                          \
+    X(load_q8, (float *to, const uint8_t *data, const uint8_t *scales, uint32_t dim))              \
+    X(load_q4, (float *to, const uint8_t *data, const uint8_t *scales, uint32_t dim))              \
+    X(store_q8, (uint8_t * data, uint8_t * scales, const float *from, uint32_t dim))               \
+    X(store_q4, (uint8_t * data, uint8_t * scales, const float *from, uint32_t dim))               \
+    X(rotate, (float *to, const float *from, uint32_t dim))                                        \
+    X(rotate_finite, (float *to, const float *from, uint32_t dim))
+
 #define QUIRE__LINEAR_LIST(X) X(panel_dot, (const struct quire__linear *task))
 
 #define QUIRE__NN_LIST(X)                                                                          \
@@ -130,7 +142,8 @@ struct quire__linear {
     X(scale, (float *x, float factor, size_t n))                                                   \
     X(argmax, (uint32_t * index, const float *x, size_t n))
 
-#define QUIRE__KERNEL_LIST(X) QUIRE__ATTEND_LIST(X) QUIRE__LINEAR_LIST(X) QUIRE__NN_LIST(X)
+#define QUIRE__KERNEL_LIST(X)                                                                      \
+    QUIRE__ATTEND_LIST(X) QUIRE__KV_LIST(X) QUIRE__LINEAR_LIST(X) QUIRE__NN_LIST(X)
 
 /* The kernels of one weight type. */
 struct quire__weight_kernels {

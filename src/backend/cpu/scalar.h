@@ -1,4 +1,4 @@
-/* scalar.h - one number at a time: half-precision formats and the constants of exp.
+/* scalar.h - one number at a time: half-precision formats, the constants of exp and of K/V formats.
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef QUIRE_BACKEND_CPU_SCALAR_H
 #define QUIRE_BACKEND_CPU_SCALAR_H
@@ -121,6 +121,78 @@ static inline void scale_and_offset(const uint8_t *s, uint32_t j, uint8_t *scale
         *scale = (uint8_t)((s[j + 4] & 15) | s[j - 4] >> 6 << 4);
         *offset = (uint8_t)(s[j + 4] >> 4 | s[j] >> 6 << 4);
     }
+}
+
+/* ---- q8 and q4 K/V: docs/formats/kv.md ---- */
+
+#define KV_LARGEST    65504.0f
+#define ROUND_MAGIC   0x1.8p+23f /* its low bits count ones: adding it rounds to an integer */
+#define Q4_STEP_LEAST 0x1p-24f
+
+enum { Q4_GROUP = 16, Q4_CANDIDATES = 16, Q4_ROUNDS = 2 };
+
+/* Of each candidate of the search: a, and 15 / (15 - a - b). */
+static const float q4_trims[Q4_CANDIDATES] = {
+    -0.5f, -0.5f, -0.5f, -0.5f, 0.0f, 0.0f, 0.0f, 0.0f,
+    0.5f,  0.5f,  0.5f,  0.5f,  1.0f, 1.0f, 1.0f, 1.0f,
+};
+#define Q4_STRETCHES(a)                                                                            \
+    15.0f / (15.5f - (a)), 15.0f / (15.0f - (a)), 15.0f / (14.5f - (a)), 15.0f / (14.0f - (a))
+static const float q4_stretches[Q4_CANDIDATES] = {
+    Q4_STRETCHES(-0.5f),
+    Q4_STRETCHES(0.0f),
+    Q4_STRETCHES(0.5f),
+    Q4_STRETCHES(1.0f),
+};
+
+static inline void u16_put(uint8_t *p, uint16_t value)
+{
+    p[0] = (uint8_t)value;
+    p[1] = (uint8_t)(value >> 8);
+}
+
+/* Elements of a q8 row that share a scale. */
+static inline uint32_t q8_group(uint32_t dim)
+{
+    return dim % 32 == 0 ? 32 : 16;
+}
+
+/* Stores the scale of a q8 group, the least half that is not below largest / 127, and returns what
+ * its elements are to be multiplied by. */
+static inline float q8_scale(uint8_t *scale, float largest)
+{
+    float wanted = largest / 127.0f;
+    uint16_t half = f32_to_f16(wanted);
+    if (f16_to_f32(half) < wanted)
+        half++;
+    u16_put(scale, half);
+    return half != 0 ? 1.0f / f16_to_f32(half) : 0.0f;
+}
+
+/* Where the code of element i of a q4 row lies. */
+struct q4_place {
+    uint32_t byte, shift;
+};
+
+static inline struct q4_place q4_place(uint32_t i, uint32_t dim)
+{
+    uint32_t unit = i / 32 * 32, half = dim - unit >= 32 ? 16 : 8;
+    return (struct q4_place){unit / 2 + (i - unit) % half, i - unit >= half ? 4 : 0};
+}
+
+static inline void q4_pack(uint8_t *data, const uint8_t *codes, uint32_t dim)
+{
+    for (uint32_t unit = 0; unit < dim; unit += 32) {
+        uint32_t half = dim - unit >= 32 ? 16 : 8;
+        for (uint32_t i = 0; i < half; i++)
+            data[unit / 2 + i] = (uint8_t)(codes[unit + i] | codes[unit + half + i] << 4);
+    }
+}
+
+/* Elements that are turned together: the largest power of two that divides dim. */
+static inline uint32_t rotation_block(uint32_t dim)
+{
+    return dim & (0u - dim);
 }
 
 #endif

@@ -7,6 +7,8 @@
 
 #include "backend/cpu/lanes/convert.h"
 
+#include "backend/cpu/lanes/kv.h"
+
 #if defined(ATTEND_HEADER)
 #include ATTEND_HEADER
 #else

@@ -3,6 +3,7 @@
 #include "base/base.h"
 
 #include "backend/cpu/kernels.h"
+#include "backend/cpu/ref/kv_formats.h"
 #include "backend/cpu/ref/weights.h"
 #include "backend/cpu/scalar.h"
 
@@ -32,6 +33,40 @@ static void store_bf16(uint16_t *to, const float *from, size_t n)
 {
     for (size_t i = 0; i < n; i++)
         to[i] = f32_to_bf16(from[i]);
+}
+
+static void load_q8(float *to, const uint8_t *data, const uint8_t *scales, uint32_t dim)
+{
+    for (uint32_t i = 0; i < dim; i++)
+        to[i] = kv_load_q8(data, scales, i, dim);
+}
+
+static void load_q4(float *to, const uint8_t *data, const uint8_t *scales, uint32_t dim)
+{
+    for (uint32_t i = 0; i < dim; i++)
+        to[i] = kv_load_q4(data, scales, i, dim);
+}
+
+static void store_q8(uint8_t *data, uint8_t *scales, const float *from, uint32_t dim)
+{
+    kv_store_q8(data, scales, from, dim);
+}
+
+static void store_q4(uint8_t *data, uint8_t *scales, const float *from, uint32_t dim)
+{
+    kv_store_q4(data, scales, from, dim);
+}
+
+static void rotate(float *to, const float *from, uint32_t dim)
+{
+    kv_rotate(to, from, dim);
+}
+
+static void rotate_finite(float *to, const float *from, uint32_t dim)
+{
+    for (uint32_t i = 0; i < dim; i++)
+        to[i] = kv_clean(from[i]);
+    kv_rotate(to, to, dim);
 }
 
 /* ---- attention ---- */
