@@ -149,7 +149,9 @@ struct quire_memory_ops {
 
 /* The geometry of one layer. A page holds K and V of all layers of one group; offsets are bytes
  * from the start of a page. K of one layer is [num_kv_heads, P, head_dim], V is
- * [num_kv_heads, P, head_dim_v], both dense, with P the positions of a page. */
+ * [num_kv_heads, P, head_dim_v], both dense, with P the positions of a page. A plane of q8 or q4
+ * has for each head the data of its P rows, then their scales (quire_kv_data_bytes,
+ * docs/formats/kv.md), and needs a head dim that is a multiple of 16. */
 struct quire_kv_layer {
     uint32_t group;
     uint32_t num_heads;    /* H */
@@ -159,6 +161,7 @@ struct quire_kv_layer {
     uint32_t window;       /* W positions are visible, own position included; 0: all */
     uint32_t sink_positions;
     uint32_t dtype_k, dtype_v;
+    uint32_t rotated_k, rotated_v; /* 1: rows of q8 or q4 are turned before they are stored */
     uint64_t k_offset, v_offset;
 };
 
@@ -227,7 +230,8 @@ struct quire_kv_ops {
     /* Queues copies of rows, one after the other. Rows past the copied ones are not touched. */
     quire_status (*copy)(struct quire_backend *, struct quire_plan *,
                          const struct quire_block_copy *copies, uint32_t num_copies);
-    /* Converts k [T,G,D] and v [T,G,Dv] to the layer's dtypes and stores them in its pages. */
+    /* Converts k [T,G,D] and v [T,G,Dv] to the layer's dtypes, turned where it says so, and stores
+     * them in its pages. */
     quire_status (*write)(struct quire_backend *, struct quire_plan *, uint32_t layer,
                           const struct quire_view *k, const struct quire_view *v);
     /* out [T,H,Dv] = attention of q [T,H,D] over positions 0 .. len + i of each row's sequence,

@@ -177,15 +177,35 @@ static quire_status run_plan_build(struct opaque *opaque, struct opaque_command 
     return opaque->inner->kv->plan_build(opaque->inner, plan->inner, &command->desc);
 }
 
-static void copy_plane(const struct opaque_plan *plan, const struct quire_block_copy *copy,
-                       uint64_t offset, uint64_t row_bytes, uint32_t heads)
+/* Where the data (part 0) or scales (part 1) of a plane lie, by docs/formats/kv.md. */
+struct piece {
+    uint64_t offset;     /* of the first row of head 0 in a page */
+    uint64_t head_bytes; /* between heads */
+    uint64_t row_bytes;
+};
+
+static struct piece piece_of(const struct opaque_plan *plan, const struct quire_kv_layer *layer,
+                             bool is_k, uint32_t part)
 {
-    uint64_t head_bytes = row_bytes * plan->spec.positions_per_page;
+    uint32_t dtype = is_k ? layer->dtype_k : layer->dtype_v;
+    uint32_t dim = is_k ? layer->head_dim : layer->head_dim_v;
+    uint64_t positions = plan->spec.positions_per_page, data = quire_kv_data_bytes(dtype, dim);
+    uint64_t scales = quire_kv_scale_bytes(dtype, dim);
+    return (struct piece){
+        .offset = (is_k ? layer->k_offset : layer->v_offset) + (part == 0 ? 0 : positions * data),
+        .head_bytes = positions * (data + scales),
+        .row_bytes = part == 0 ? data : scales,
+    };
+}
+
+static void copy_piece(const struct opaque_plan *plan, const struct quire_block_copy *copy,
+                       const struct piece *piece, uint32_t heads)
+{
     for (uint32_t head = 0; head < heads; head++) {
-        uint64_t at = offset + head * head_bytes;
+        uint64_t at = piece->offset + head * piece->head_bytes;
         memcpy(plan->arena->shadow + copy->to * plan->spec.page_bytes + at,
                plan->arena->shadow + copy->from * plan->spec.page_bytes + at,
-               copy->rows * row_bytes);
+               copy->rows * piece->row_bytes);
     }
 }
 
@@ -199,12 +219,10 @@ static quire_status run_copies(struct opaque *opaque, struct opaque_command *com
             const struct quire_kv_layer *layer = &plan->spec.layers[l];
             if (layer->group != copies[i].group)
                 continue;
-            copy_plane(plan, &copies[i], layer->k_offset,
-                       (uint64_t)layer->head_dim * quire_dtype_bytes(layer->dtype_k),
-                       layer->num_kv_heads);
-            copy_plane(plan, &copies[i], layer->v_offset,
-                       (uint64_t)layer->head_dim_v * quire_dtype_bytes(layer->dtype_v),
-                       layer->num_kv_heads);
+            for (uint32_t part = 0; part < 4; part++) {
+                struct piece piece = piece_of(plan, layer, part < 2, part % 2);
+                copy_piece(plan, &copies[i], &piece, layer->num_kv_heads);
+            }
         }
     }
     return opaque->inner->kv->copy(opaque->inner, plan->inner, copies, command->num_copies);
@@ -223,15 +241,13 @@ static bool check_row(struct opaque *opaque, const struct opaque_plan *plan,
     const struct quire_kv_layer *layer = row->layer;
     uint32_t page_positions = plan->spec.positions_per_page;
     uint64_t page = table_entry(plan, layer->group, row->slot, row->position / page_positions);
-    for (uint32_t kind = 0; kind < 2; kind++) {
-        uint64_t row_bytes = kind == 0
-                                 ? (uint64_t)layer->head_dim * quire_dtype_bytes(layer->dtype_k)
-                                 : (uint64_t)layer->head_dim_v * quire_dtype_bytes(layer->dtype_v);
-        uint64_t base =
-            page * plan->spec.page_bytes + (kind == 0 ? layer->k_offset : layer->v_offset);
+    for (uint32_t part = 0; part < 4; part++) {
+        struct piece piece = piece_of(plan, layer, part < 2, part % 2);
+        uint64_t row_bytes = piece.row_bytes;
+        uint64_t base = page * plan->spec.page_bytes + piece.offset +
+                        row->position % page_positions * row_bytes;
         for (uint32_t head = 0; head < layer->num_kv_heads; head++) {
-            uint64_t row_index = (uint64_t)head * page_positions + row->position % page_positions;
-            uint64_t offset = base + row_index * row_bytes;
+            uint64_t offset = base + head * piece.head_bytes;
             if (!all_at_least(plan->arena, offset, row_bytes, row->least)) {
                 opaque_violate(opaque, "position %u of slot %u is read or written at %llu: %s",
                                row->position, row->slot, (unsigned long long)offset,

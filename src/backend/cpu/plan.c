@@ -16,18 +16,23 @@ static uint64_t round_lanes(uint64_t n)
 static bool plane_fits(const struct quire_kv_spec *spec, const struct quire_kv_layer *layer,
                        uint32_t dim, uint32_t dtype, uint64_t offset)
 {
-    uint64_t rows, elements, bytes, end;
-    return quire__mul_u64(layer->num_kv_heads, spec->positions_per_page, &rows) &&
-           quire__mul_u64(rows, dim, &elements) &&
-           quire__mul_u64(elements, quire_dtype_bytes(dtype), &bytes) &&
-           quire__add_u64(offset, bytes, &end) && end <= spec->page_bytes &&
-           offset % quire_dtype_bytes(dtype) == 0 &&
+    uint64_t rows, bytes, end;
+    uint32_t row_bytes = quire_kv_data_bytes(dtype, dim) + quire_kv_scale_bytes(dtype, dim);
+    return row_bytes != 0 && quire__mul_u64(layer->num_kv_heads, spec->positions_per_page, &rows) &&
+           quire__mul_u64(rows, row_bytes, &bytes) && quire__add_u64(offset, bytes, &end) &&
+           end <= spec->page_bytes && offset % quire_dtype_bytes(dtype) == 0 &&
            spec->page_bytes % quire_dtype_bytes(dtype) == 0;
 }
 
 static bool dtype_ok(const struct quire_backend *backend, uint32_t dtype)
 {
     return dtype < 32 && (backend->caps.kv_dtypes >> dtype & 1) != 0;
+}
+
+/* Only what is quantised is turned. */
+static bool rotation_ok(uint32_t rotated, uint32_t dtype)
+{
+    return rotated == 0 || (rotated == 1 && (dtype == QUIRE_Q8 || dtype == QUIRE_Q4));
 }
 
 static bool layer_ok(const struct quire_backend *backend, const struct quire_kv_spec *spec,
@@ -37,7 +42,8 @@ static bool layer_ok(const struct quire_backend *backend, const struct quire_kv_
            layer->num_heads % layer->num_kv_heads == 0 && layer->head_dim != 0 &&
            layer->head_dim <= QUIRE__HEAD_DIM_MAX && layer->head_dim_v != 0 &&
            layer->head_dim_v <= QUIRE__HEAD_DIM_MAX && dtype_ok(backend, layer->dtype_k) &&
-           dtype_ok(backend, layer->dtype_v) &&
+           dtype_ok(backend, layer->dtype_v) && rotation_ok(layer->rotated_k, layer->dtype_k) &&
+           rotation_ok(layer->rotated_v, layer->dtype_v) &&
            plane_fits(spec, layer, layer->head_dim, layer->dtype_k, layer->k_offset) &&
            plane_fits(spec, layer, layer->head_dim_v, layer->dtype_v, layer->v_offset);
 }

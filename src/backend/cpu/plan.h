@@ -114,6 +114,43 @@ static inline struct quire__splits quire__splits_of(const struct quire__class *c
                                   last_position / QUIRE__SPLIT + 1};
 }
 
+/* One plane of a layer's heads: the data of P rows, then their scales. */
+struct quire__kv_plane {
+    uint32_t dtype, dim;
+    bool rotated;
+    uint32_t data_bytes, scale_bytes; /* of a row */
+    uint64_t offset;                  /* in a page */
+    uint64_t positions;               /* P */
+};
+
+static inline struct quire__kv_plane quire__kv_plane(const struct quire_kv_spec *spec,
+                                                     const struct quire_kv_layer *layer, bool is_k)
+{
+    uint32_t dtype = is_k ? layer->dtype_k : layer->dtype_v;
+    uint32_t dim = is_k ? layer->head_dim : layer->head_dim_v;
+    return (struct quire__kv_plane){
+        .dtype = dtype,
+        .dim = dim,
+        .rotated = (is_k ? layer->rotated_k : layer->rotated_v) != 0,
+        .data_bytes = quire_kv_data_bytes(dtype, dim),
+        .scale_bytes = quire_kv_scale_bytes(dtype, dim),
+        .offset = is_k ? layer->k_offset : layer->v_offset,
+        .positions = spec->positions_per_page,
+    };
+}
+
+/* Offsets in a page: of a head's first row, and of its first scales. */
+static inline uint64_t quire__kv_data_at(const struct quire__kv_plane *plane, uint64_t head)
+{
+    return plane->offset +
+           head * plane->positions * ((uint64_t)plane->data_bytes + plane->scale_bytes);
+}
+
+static inline uint64_t quire__kv_scales_at(const struct quire__kv_plane *plane, uint64_t head)
+{
+    return quire__kv_data_at(plane, head) + plane->positions * plane->data_bytes;
+}
+
 /* build.c */
 quire_status quire__cpu_plan_build(struct quire_backend *, struct quire_plan *,
                                    const struct quire_step_desc *);

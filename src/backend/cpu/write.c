@@ -6,8 +6,7 @@
 
 struct plane {
     struct quire__span from; /* [T, G, dim] */
-    uint32_t dtype, dim;
-    uint64_t offset; /* of the layer in a page */
+    struct quire__kv_plane to;
 };
 
 struct job {
@@ -16,26 +15,34 @@ struct job {
     struct plane k, v;
 };
 
-static void store(const struct quire__kernels *kernels, uint32_t dtype, void *to, const float *from,
-                  uint32_t n)
+static void store(const struct quire__kernels *kernels, const struct quire__kv_plane *plane,
+                  uint8_t *data, uint8_t *scales, const float *from)
 {
-    if (dtype == QUIRE_F32)
-        memcpy(to, from, n * sizeof(float));
-    else if (dtype == QUIRE_F16)
-        kernels->store_f16(to, from, n);
+    float turned[QUIRE__HEAD_DIM_MAX];
+    if (plane->rotated) {
+        kernels->rotate_finite(turned, from, plane->dim);
+        from = turned;
+    }
+    if (plane->dtype == QUIRE_F32)
+        memcpy(data, from, plane->dim * sizeof(float));
+    else if (plane->dtype == QUIRE_F16)
+        kernels->store_f16((uint16_t *)(void *)data, from, plane->dim);
+    else if (plane->dtype == QUIRE_BF16)
+        kernels->store_bf16((uint16_t *)(void *)data, from, plane->dim);
+    else if (plane->dtype == QUIRE_Q8)
+        kernels->store_q8(data, scales, from, plane->dim);
     else
-        kernels->store_bf16(to, from, n);
+        kernels->store_q4(data, scales, from, plane->dim);
 }
 
 static void write_row(const struct job *job, const struct plane *plane, uint32_t token,
-                      uint8_t *page, uint32_t row)
+                      uint8_t *page, uint64_t row)
 {
-    uint64_t per_page = job->plan->spec.positions_per_page;
-    uint64_t row_bytes = (uint64_t)plane->dim * quire_dtype_bytes(plane->dtype);
+    const struct quire__kv_plane *to = &plane->to;
     for (uint32_t h = 0; h < job->layer->num_kv_heads; h++)
-        store(job->plan->cpu->kernels, plane->dtype,
-              page + plane->offset + (h * per_page + row) * row_bytes,
-              quire__span_row(&plane->from, token, h), plane->dim);
+        store(job->plan->cpu->kernels, to, page + quire__kv_data_at(to, h) + row * to->data_bytes,
+              page + quire__kv_scales_at(to, h) + row * to->scale_bytes,
+              quire__span_row(&plane->from, token, h));
 }
 
 static void write_unit(void *argument, uint32_t index, uint32_t thread)
@@ -67,8 +74,8 @@ quire_status quire__cpu_write(struct quire_backend *backend, struct quire_plan *
     struct job job = {
         .plan = plan,
         .layer = layer,
-        .k = {.dtype = layer->dtype_k, .dim = layer->head_dim, .offset = layer->k_offset},
-        .v = {.dtype = layer->dtype_v, .dim = layer->head_dim_v, .offset = layer->v_offset},
+        .k.to = quire__kv_plane(&plan->spec, layer, true),
+        .v.to = quire__kv_plane(&plan->spec, layer, false),
     };
     if (!quire__span_of(backend, k, QUIRE_F32, &job.k.from) ||
         !quire__span_of(backend, v, QUIRE_F32, &job.v.from) ||
@@ -89,13 +96,15 @@ quire_status quire__cpu_write(struct quire_backend *backend, struct quire_plan *
 
 /* The first `rows` rows of every head of one plane. */
 static void copy_plane(const struct quire_kv_spec *spec, const struct quire_block_copy *copy,
-                       uint64_t offset, uint64_t row_bytes, uint32_t heads)
+                       const struct quire__kv_plane *plane, uint32_t heads)
 {
-    uint8_t *to = spec->arena->data + copy->to * spec->page_bytes + offset;
-    const uint8_t *from = spec->arena->data + copy->from * spec->page_bytes + offset;
-    uint64_t head_bytes = row_bytes * spec->positions_per_page;
-    for (uint32_t h = 0; h < heads; h++)
-        memcpy(to + h * head_bytes, from + h * head_bytes, copy->rows * row_bytes);
+    uint8_t *to = spec->arena->data + copy->to * spec->page_bytes;
+    const uint8_t *from = spec->arena->data + copy->from * spec->page_bytes;
+    for (uint32_t h = 0; h < heads; h++) {
+        uint64_t data = quire__kv_data_at(plane, h), scales = quire__kv_scales_at(plane, h);
+        memcpy(to + data, from + data, (uint64_t)copy->rows * plane->data_bytes);
+        memcpy(to + scales, from + scales, (uint64_t)copy->rows * plane->scale_bytes);
+    }
 }
 
 static bool copy_ok(const struct quire_kv_spec *spec, const struct quire_block_copy *copy)
@@ -121,12 +130,10 @@ quire_status quire__cpu_copy(struct quire_backend *backend, struct quire_plan *p
             const struct quire_kv_layer *layer = &spec->layers[l];
             if (layer->group != copies[i].group)
                 continue;
-            copy_plane(spec, &copies[i], layer->k_offset,
-                       (uint64_t)layer->head_dim * quire_dtype_bytes(layer->dtype_k),
-                       layer->num_kv_heads);
-            copy_plane(spec, &copies[i], layer->v_offset,
-                       (uint64_t)layer->head_dim_v * quire_dtype_bytes(layer->dtype_v),
-                       layer->num_kv_heads);
+            struct quire__kv_plane k = quire__kv_plane(spec, layer, true);
+            struct quire__kv_plane v = quire__kv_plane(spec, layer, false);
+            copy_plane(spec, &copies[i], &k, layer->num_kv_heads);
+            copy_plane(spec, &copies[i], &v, layer->num_kv_heads);
         }
     }
     return QUIRE_OK;
