@@ -11,7 +11,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { F32 = QUIRE_F32, F16 = QUIRE_F16, BF16 = QUIRE_BF16 };
+enum { F32 = QUIRE_F32, F16 = QUIRE_F16, BF16 = QUIRE_BF16, Q8 = QUIRE_Q8, Q4 = QUIRE_Q4 };
 
 struct run {
     struct kt_shape shape;
@@ -157,20 +157,40 @@ static void ragged_batches(void **state)
            sizeof runs[0].parts);
     runs[0].stride = 11;
     runs[1] = runs[0];
-    runs[1].shape = (struct kt_shape){9, 3, 64, 64, 7, F32, F32, 0, 0};
+    runs[1].shape = (struct kt_shape){9, 3, 64, 64, 7, F32, F32, 0, 0, false};
     runs[2] = runs[0];
-    runs[2].shape = (struct kt_shape){2, 2, 40, 24, 0, BF16, F16, 50, 3};
+    runs[2].shape = (struct kt_shape){2, 2, 40, 24, 0, BF16, F16, 50, 3, false};
     run_levels(runs, QT_LEN(runs));
 }
 
 static void every_pair_of_dtypes(void **state)
 {
     (void)state;
-    struct run runs[9];
-    for (uint32_t i = 0; i < 9; i++) {
+    static const uint32_t dtypes[] = {F32, F16, BF16, Q8, Q4};
+    struct run runs[QT_LEN(dtypes) * QT_LEN(dtypes)];
+    for (uint32_t i = 0; i < QT_LEN(runs); i++) {
         runs[i] = plain(80);
-        runs[i].shape.dtype_k = i / 3;
-        runs[i].shape.dtype_v = i % 3;
+        runs[i].shape.dtype_k = dtypes[i / QT_LEN(dtypes)];
+        runs[i].shape.dtype_v = dtypes[i % QT_LEN(dtypes)];
+        runs[i].shape.rotated = i % 2 == 0;
+    }
+    run_levels(runs, QT_LEN(runs));
+}
+
+/* Groups of 32 and of 16, whole units of nibbles and a half one, blocks of rotation from 16 to 512;
+ * pages of which every plane begins at an odd place. */
+static void quantised_head_dims(void **state)
+{
+    (void)state;
+    static const uint32_t sizes[] = {16, 32, 48, 64, 80, 96, 112, 128, 192, 256, 512};
+    struct run runs[4 * QT_LEN(sizes)];
+    for (size_t i = 0; i < QT_LEN(runs); i++) {
+        runs[i] = plain(sizes[i / 4]);
+        runs[i].shape.dim_v = sizes[(i / 4 + 3 * (i % 2)) % QT_LEN(sizes)];
+        runs[i].shape.dtype_k = i % 2 == 0 ? Q4 : Q8;
+        runs[i].shape.dtype_v = i % 4 < 3 ? Q4 : Q8;
+        runs[i].shape.rotated = i % 4 < 2;
+        runs[i].shape.block = i % 3 == 0 ? 0 : i % 3 == 1 ? 1 : 7;
     }
     run_levels(runs, QT_LEN(runs));
 }
@@ -250,7 +270,7 @@ static void rows_past_the_last_are_never_read(void **state)
     const struct quire__kernels *kernels;
     for (uint32_t i = 0; (kernels = kt_level(i)) != NULL; i++) {
         struct quire_backend *backend = kt_backend(kernels->level, 2);
-        struct kt_shape shape = {3, 1, dim, dim, 0, F32, F32, 0, 0};
+        struct kt_shape shape = {3, 1, dim, dim, 0, F32, F32, 0, 0, false};
         struct kt_cache cache;
         kt_cache_open(&cache, backend, &shape, 4 * valid, 5);
         kt_cache_fill(&cache, 0, valid - 1);
@@ -278,6 +298,7 @@ int main(void)
         cmocka_unit_test(lengths_around_every_boundary),
         cmocka_unit_test(ragged_batches),
         cmocka_unit_test(every_pair_of_dtypes),
+        cmocka_unit_test(quantised_head_dims),
         cmocka_unit_test(sliding_window_survives_paging),
         cmocka_unit_test(random_parameters),
         cmocka_unit_test(adversarial_logits),

@@ -9,11 +9,12 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { TOKENS = 1100, HEADS = 6, KV_HEADS = 2, DIM = 24, DIM_V = 20, ROW = HEADS * DIM_V };
+enum { TOKENS = 1100, HEADS = 6, KV_HEADS = 2, DIM = 24, DIM_V = 20, DIM_Q = 48, DIM_VQ = 32 };
 
 struct fixture {
     const char *level;
     struct kt_shape shape;
+    size_t row; /* floats of a token's output */
     struct kt_params params;
     float *out, *lse; /* of the whole prompt of slot 0 */
 };
@@ -26,9 +27,9 @@ struct piece {
 
 static void compare(const struct fixture *f, const char *what, uint32_t detail, struct piece got)
 {
-    const float *out = f->out + (size_t)got.first * ROW;
+    const float *out = f->out + (size_t)got.first * f->row;
     const float *lse = f->lse + (size_t)got.first * HEADS;
-    bool same = memcmp(got.out, out, got.count * ROW * sizeof(float)) == 0 &&
+    bool same = memcmp(got.out, out, got.count * f->row * sizeof(float)) == 0 &&
                 memcmp(got.lse, lse, got.count * HEADS * sizeof(float)) == 0;
     if (!same)
         fail_msg("%s %u: positions %u .. %u differ at level %s (window %u, dtypes %u %u)", what,
@@ -42,7 +43,8 @@ static void whole(struct fixture *f)
     struct kt_cache cache;
     struct kt_part part = {0, 0, TOKENS};
     f->shape.block = 0;
-    f->out = qt_alloc(TOKENS * ROW * sizeof(float));
+    f->row = (size_t)HEADS * f->shape.dim_v;
+    f->out = qt_alloc(TOKENS * f->row * sizeof(float));
     f->lse = qt_alloc(TOKENS * HEADS * sizeof(float));
     kt_cache_open(&cache, backend, &f->shape, TOKENS, 77);
     cache.check_stride = 499;
@@ -60,7 +62,7 @@ static void in_chunks(const struct fixture *f, uint32_t threads, uint32_t block,
     struct kt_shape shape = f->shape;
     struct kt_cache cache;
     struct qt_random random = {threads * 1000 + block};
-    float *out = qt_alloc(TOKENS * ROW * sizeof(float));
+    float *out = qt_alloc(TOKENS * f->row * sizeof(float));
     float *lse = qt_alloc(TOKENS * HEADS * sizeof(float));
     shape.block = block;
     kt_cache_open(&cache, backend, &shape, TOKENS, 77);
@@ -89,7 +91,7 @@ static void in_batches(const struct fixture *f, uint32_t threads)
     kt_cache_open(&cache, backend, &shape, TOKENS, 77);
     for (uint32_t slot = 0; slot < KT_SLOTS; slot++)
         kt_cache_fill(&cache, slot, TOKENS);
-    float *out = qt_alloc(4 * 128 * ROW * sizeof(float));
+    float *out = qt_alloc(4 * 128 * f->row * sizeof(float));
     float *lse = qt_alloc(4 * 128 * HEADS * sizeof(float));
     static const uint32_t starts[] = {0, 63, 64, 500, 511, 512, 1023, 1024, 1090};
     for (uint32_t i = 0; i < QT_LEN(starts); i++) {
@@ -102,9 +104,9 @@ static void in_batches(const struct fixture *f, uint32_t threads)
         }
         parts[others] = (struct kt_part){0, starts[i], count};
         kt_cache_attend(&cache, parts, others + 1, &f->params, out, lse);
-        compare(
-            f, "beside other sequences:", others,
-            (struct piece){starts[i], count, out + (size_t)row * ROW, lse + (size_t)row * HEADS});
+        compare(f, "beside other sequences:", others,
+                (struct piece){starts[i], count, out + (size_t)row * f->row,
+                               lse + (size_t)row * HEADS});
     }
     kt_cache_close(&cache);
     quire_backend_destroy(backend);
@@ -141,15 +143,16 @@ static void at_every_level(const struct kt_shape *shape, const struct kt_params 
 static void full_attention(void **state)
 {
     (void)state;
-    at_every_level(&(struct kt_shape){HEADS, KV_HEADS, DIM, DIM_V, 0, QUIRE_F16, QUIRE_F16, 0, 0},
-                   &(struct kt_params){0}, true);
+    at_every_level(
+        &(struct kt_shape){HEADS, KV_HEADS, DIM, DIM_V, 0, QUIRE_F16, QUIRE_F16, 0, 0, false},
+        &(struct kt_params){0}, true);
 }
 
 static void windows_with_sinks_and_biases(void **state)
 {
     (void)state;
     at_every_level(
-        &(struct kt_shape){HEADS, KV_HEADS, DIM, DIM_V, 0, QUIRE_F32, QUIRE_BF16, 100, 70},
+        &(struct kt_shape){HEADS, KV_HEADS, DIM, DIM_V, 0, QUIRE_F32, QUIRE_BF16, 100, 70, false},
         &(struct kt_params){.softcap = 8.0f, .alibi = true, .sink_logits = true}, false);
 }
 
@@ -157,10 +160,23 @@ static void windows_with_sinks_and_biases(void **state)
 static void without_groups(void **state)
 {
     (void)state;
-    at_every_level(&(struct kt_shape){HEADS, HEADS, DIM, DIM_V, 0, QUIRE_BF16, QUIRE_F16, 600, 0},
-                   &(struct kt_params){.scale = 0.5f}, false);
-    at_every_level(&(struct kt_shape){HEADS, 1, DIM, DIM_V, 0, QUIRE_F16, QUIRE_F32, 0, 0},
+    at_every_level(
+        &(struct kt_shape){HEADS, HEADS, DIM, DIM_V, 0, QUIRE_BF16, QUIRE_F16, 600, 0, false},
+        &(struct kt_params){.scale = 0.5f}, false);
+    at_every_level(&(struct kt_shape){HEADS, 1, DIM, DIM_V, 0, QUIRE_F16, QUIRE_F32, 0, 0, false},
                    &(struct kt_params){0}, false);
+}
+
+/* Rows that share scales, turned and not. */
+static void quantised(void **state)
+{
+    (void)state;
+    at_every_level(
+        &(struct kt_shape){HEADS, KV_HEADS, DIM_Q, DIM_VQ, 0, QUIRE_Q8, QUIRE_Q4, 0, 0, true},
+        &(struct kt_params){0}, false);
+    at_every_level(
+        &(struct kt_shape){HEADS, KV_HEADS, DIM_Q, DIM_VQ, 0, QUIRE_Q4, QUIRE_Q8, 100, 70, false},
+        &(struct kt_params){.softcap = 8.0f}, false);
 }
 
 int main(void)
@@ -169,6 +185,7 @@ int main(void)
         cmocka_unit_test(full_attention),
         cmocka_unit_test(windows_with_sinks_and_biases),
         cmocka_unit_test(without_groups),
+        cmocka_unit_test(quantised),
     };
     return cmocka_run_group_tests_name("kernel/attend_bits", tests, NULL, NULL);
 }

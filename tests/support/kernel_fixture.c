@@ -135,6 +135,17 @@ static void make_plan(struct kt_cache *cache, uint64_t page_bytes, uint32_t per_
                      QUIRE_OK);
 }
 
+static uint64_t row_bytes(uint32_t dtype, uint32_t dim)
+{
+    return quire_kv_data_bytes(dtype, dim) + quire_kv_scale_bytes(dtype, dim);
+}
+
+static bool is_turned(const struct kt_shape *shape, enum plane plane)
+{
+    uint32_t dtype = plane == PLANE_K ? shape->dtype_k : shape->dtype_v;
+    return shape->rotated && (dtype == QUIRE_Q8 || dtype == QUIRE_Q4);
+}
+
 void kt_cache_open(struct kt_cache *cache, struct quire_backend *backend,
                    const struct kt_shape *shape, uint32_t capacity, uint64_t seed)
 {
@@ -151,8 +162,8 @@ void kt_cache_open(struct kt_cache *cache, struct quire_backend *backend,
     cache->table = qt_alloc(sizeof(uint32_t) * cache->num_pages);
     shuffle(cache->table, cache->num_pages, seed + 1);
     uint64_t rows = (uint64_t)shape->num_kv_heads * per_page;
-    uint64_t k_bytes = rows * shape->dim * quire_dtype_bytes(shape->dtype_k);
-    uint64_t v_bytes = rows * shape->dim_v * quire_dtype_bytes(shape->dtype_v);
+    uint64_t k_bytes = rows * row_bytes(shape->dtype_k, shape->dim);
+    uint64_t v_bytes = rows * row_bytes(shape->dtype_v, shape->dim_v);
     uint64_t v_offset = (k_bytes + 3) / 4 * 4;
     cache->layer = (struct quire_kv_layer){
         .num_heads = shape->num_heads,
@@ -163,6 +174,8 @@ void kt_cache_open(struct kt_cache *cache, struct quire_backend *backend,
         .sink_positions = shape->sinks,
         .dtype_k = shape->dtype_k,
         .dtype_v = shape->dtype_v,
+        .rotated_k = is_turned(shape, PLANE_K),
+        .rotated_v = is_turned(shape, PLANE_V),
         .v_offset = v_offset,
     };
     make_plan(cache, (v_offset + v_bytes + 3) / 4 * 4, per_page);
@@ -312,7 +325,11 @@ void kt_cache_attend(struct kt_cache *cache, const struct kt_part *parts, uint32
  *
  * A level that multiplies in bfloat16 rounds both factors of every product, each by 2^-8 relative:
  * b = 2^-7 of sum |q_d k_d| and of sum p_i |v_i| more. Then e_i may be large: exp(e_i) - 1 takes
- * its place, and the quotient's denominator is less by as much. */
+ * its place, and the quotient's denominator is less by as much.
+ *
+ * Where rows are stored turned, q is turned in f64 and the output turned back. The turn of n
+ * elements x in f32 is off by turn_u(n) sum |x| / sqrt(n) (log2 n sums, a product, a factor), which
+ * comes to each q_d, and on top of what the turned errors of the output add up to. */
 
 struct oracle {
     double products; /* b, or 0 */
@@ -320,15 +337,89 @@ struct oracle {
     const struct kt_params *how;
     uint32_t slot, position, head;
     double *s, *e; /* [position + 1]: logits and relative errors of the weights */
+    double *k, *v; /* [position + 1][G][dim] as stored in the slot, turned where it is */
+    double q[QUIRE__HEAD_DIM_MAX], q_off[QUIRE__HEAD_DIM_MAX]; /* of position and head */
 };
 
-static double stored(const struct kt_cache *cache, enum plane plane, uint32_t slot,
-                     uint32_t position, uint32_t i)
+static double turn_u(uint32_t n)
 {
-    uint32_t dtype = plane == PLANE_K ? cache->shape.dtype_k : cache->shape.dtype_v;
-    float bytes;
-    qt_store(dtype, element(cache, plane, slot, position, i), &bytes);
-    return qt_load(dtype, &bytes);
+    return (log2(n) + 3) * KT_U;
+}
+
+/* x and the bounds of its errors, turned by the definition: docs/formats/kv.md. */
+static void turn(double *x, double *off, uint32_t dim)
+{
+    uint32_t n = dim & (0u - dim);
+    for (uint32_t first = 0; first < dim; first += n) {
+        double turned[QUIRE__HEAD_DIM_MAX], size = 0, sum_off = 0, root = sqrt((double)n);
+        for (uint32_t i = 0; i < n; i++) {
+            turned[i] = 0;
+            for (uint32_t j = 0; j < n; j++)
+                turned[i] += __builtin_parity(i & j) != 0 ? -x[first + j] : x[first + j];
+            size += fabs(x[first + i]);
+            sum_off += off[first + i];
+        }
+        for (uint32_t i = 0; i < n; i++) {
+            x[first + i] = turned[i] / root;
+            off[first + i] = (sum_off + turn_u(n) * size) / root;
+        }
+    }
+}
+
+/* What a row of one head decodes to after it was stored: by ref, which the tests of the formats
+ * hold against their definition. */
+static void decode(uint32_t dtype, bool turned, const float *row, uint32_t dim, double *to)
+{
+    const struct quire__kernels *ref = quire__kernels_at(0);
+    uint8_t data[QUIRE__HEAD_DIM_MAX], scales[QUIRE__HEAD_DIM_MAX];
+    float values[QUIRE__HEAD_DIM_MAX];
+    if (dtype != QUIRE_Q8 && dtype != QUIRE_Q4) {
+        for (uint32_t d = 0; d < dim; d++) {
+            float bytes;
+            qt_store(dtype, row[d], &bytes);
+            to[d] = qt_load(dtype, &bytes);
+        }
+        return;
+    }
+    memcpy(values, row, dim * sizeof *values);
+    if (turned)
+        ref->rotate_finite(values, row, dim);
+    if (dtype == QUIRE_Q8) {
+        ref->store_q8(data, scales, values, dim);
+        ref->load_q8(values, data, scales, dim);
+    } else {
+        ref->store_q4(data, scales, values, dim);
+        ref->load_q4(values, data, scales, dim);
+    }
+    for (uint32_t d = 0; d < dim; d++)
+        to[d] = (double)values[d];
+}
+
+/* The rows of a slot below `end`. */
+static void load_plane(const struct oracle *o, enum plane plane, uint32_t end, double *to)
+{
+    const struct kt_shape *s = &o->cache->shape;
+    uint32_t dim = plane == PLANE_K ? s->dim : s->dim_v;
+    uint32_t dtype = plane == PLANE_K ? s->dtype_k : s->dtype_v;
+    for (uint32_t t = 0; t < end; t++) {
+        for (uint32_t h = 0; h < s->num_kv_heads; h++, to += dim) {
+            float row[QUIRE__HEAD_DIM_MAX];
+            for (uint32_t d = 0; d < dim; d++)
+                row[d] = element(o->cache, plane, o->slot, t, h * dim + d);
+            decode(dtype, is_turned(s, plane), row, dim, to);
+        }
+    }
+}
+
+static void take_query(struct oracle *o)
+{
+    const struct kt_shape *s = &o->cache->shape;
+    for (uint32_t d = 0; d < s->dim; d++) {
+        o->q[d] = (double)element(o->cache, PLANE_Q, o->slot, o->position, o->head * s->dim + d);
+        o->q_off[d] = 0;
+    }
+    if (is_turned(s, PLANE_K))
+        turn(o->q, o->q_off, s->dim);
 }
 
 static bool sees(const struct kt_shape *s, uint32_t position, uint32_t t)
@@ -340,16 +431,16 @@ static void score(struct oracle *o, uint32_t t)
 {
     const struct kt_shape *s = &o->cache->shape;
     uint32_t kv_head = o->head / (s->num_heads / s->num_kv_heads);
-    double sum = 0, size = 0;
+    double sum = 0, size = 0, off = 0;
+    const double *k = o->k + ((size_t)t * s->num_kv_heads + kv_head) * s->dim;
     for (uint32_t d = 0; d < s->dim; d++) {
-        double q = (double)element(o->cache, PLANE_Q, o->slot, o->position, o->head * s->dim + d);
-        double x = q * stored(o->cache, PLANE_K, o->slot, t, kv_head * s->dim + d);
-        sum += x;
-        size += fabs(x);
+        sum += o->q[d] * k[d];
+        size += fabs(o->q[d] * k[d]);
+        off += o->q_off[d] * fabs(k[d]);
     }
     double scale = o->how->scale != 0.0f ? (double)o->how->scale : 1.0 / sqrt((double)s->dim);
     double value = sum * scale;
-    double error = size * fabs(scale) * ((s->dim + 3) * KT_U + o->products);
+    double error = (size * ((s->dim + 3) * KT_U + o->products) + off) * fabs(scale);
     if (o->how->softcap != 0.0f) {
         double cap = (double)o->how->softcap;
         value = cap * tanh(value / cap);
@@ -416,28 +507,41 @@ static void fail_case(const struct oracle *o, const char *what, double got, doub
         o->how->sink_logits, (unsigned long long)o->cache->seed);
 }
 
-static void check_row(struct oracle *o, const float *out, const float *lse)
+/* The output before it is turned back, and the bounds of its errors. */
+static void mix(const struct oracle *o, const struct row_bound *bound, double *want, double *limit)
 {
     const struct kt_shape *s = &o->cache->shape;
     uint32_t kv_head = o->head / (s->num_heads / s->num_kv_heads);
-    struct row_bound bound;
-    double max = weigh(o, &bound);
-    double least = fmax(bound.sum - bound.weighted, 0);
+    double least = fmax(bound->sum - bound->weighted, 0);
     for (uint32_t d = 0; d < s->dim_v; d++) {
         double sum = 0, error = 0, most = 0;
         for (uint32_t t = 0; t <= o->position; t++) {
             if (o->s[t] == 0)
                 continue;
-            double v = stored(o->cache, PLANE_V, o->slot, t, kv_head * s->dim_v + d);
+            double v = o->v[((size_t)t * s->num_kv_heads + kv_head) * s->dim_v + d];
             sum += o->s[t] * v;
             most = fmax(most, fabs(v));
             error += o->s[t] * (o->e[t] + o->products * (1 + o->e[t])) * fabs(v);
         }
-        double want = sum / bound.sum;
-        double limit = 1.1 * (error + bound.weighted * fabs(want)) / least + 1e-30;
-        limit = fmin(isnan(limit) ? INFINITY : limit, 2.1 * most); /* an average of values */
-        if (!(fabs((double)out[d] - want) <= limit))
-            fail_case(o, "out", (double)out[d], want, limit);
+        want[d] = sum / bound->sum;
+        limit[d] = 1.1 * (error + bound->weighted * fabs(want[d])) / least + 1e-30;
+        limit[d] = fmin(isnan(limit[d]) ? INFINITY : limit[d], 2.1 * most); /* an average */
+    }
+}
+
+static void check_row(struct oracle *o, const float *out, const float *lse)
+{
+    const struct kt_shape *s = &o->cache->shape;
+    struct row_bound bound;
+    double out_want[QUIRE__HEAD_DIM_MAX], out_limit[QUIRE__HEAD_DIM_MAX];
+    take_query(o);
+    double max = weigh(o, &bound), least = fmax(bound.sum - bound.weighted, 0);
+    mix(o, &bound, out_want, out_limit);
+    if (is_turned(s, PLANE_V))
+        turn(out_want, out_limit, s->dim_v);
+    for (uint32_t d = 0; d < s->dim_v; d++) {
+        if (!(fabs((double)out[d] - out_want[d]) <= out_limit[d]))
+            fail_case(o, "out", (double)out[d], out_want[d], out_limit[d]);
     }
     if (lse != NULL) {
         double want = max + log(bound.sum);
@@ -458,12 +562,16 @@ void kt_cache_check(const struct kt_cache *cache, const struct kt_part *parts, u
                        .how = params};
     o.s = qt_alloc(cache->capacity * sizeof(double));
     o.e = qt_alloc(cache->capacity * sizeof(double));
+    o.k = qt_alloc((size_t)cache->capacity * s->num_kv_heads * s->dim * sizeof(double));
+    o.v = qt_alloc((size_t)cache->capacity * s->num_kv_heads * s->dim_v * sizeof(double));
     uint32_t row = 0;
     for (uint32_t i = 0; i < num_parts; i++) {
+        o.slot = parts[i].slot;
+        load_plane(&o, PLANE_K, parts[i].len + parts[i].n_new, o.k);
+        load_plane(&o, PLANE_V, parts[i].len + parts[i].n_new, o.v);
         for (uint32_t t = 0; t < parts[i].n_new; t++, row++) {
             if (t % cache->check_stride != 0 && t + 1 != parts[i].n_new)
                 continue;
-            o.slot = parts[i].slot;
             o.position = parts[i].len + t;
             for (o.head = 0; o.head < s->num_heads; o.head++) {
                 size_t at = (size_t)row * s->num_heads + o.head;
@@ -473,4 +581,6 @@ void kt_cache_check(const struct kt_cache *cache, const struct kt_part *parts, u
     }
     qt_free(o.s);
     qt_free(o.e);
+    qt_free(o.k);
+    qt_free(o.v);
 }

@@ -45,6 +45,7 @@ struct kt_shape {
     uint32_t block; /* positions of a page; 0: contiguous, the whole capacity */
     uint32_t dtype_k, dtype_v;
     uint32_t window, sinks;
+    bool rotated; /* K and V in q8 or q4 are turned */
 };
 
 struct kt_params {

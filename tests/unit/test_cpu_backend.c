@@ -185,7 +185,7 @@ struct plan_case {
 
 static void plan_open(struct plan_case *c)
 {
-    static const struct kt_shape shape = {4, 2, 8, 8, 4, QUIRE_F16, QUIRE_F16, 0, 0};
+    static const struct kt_shape shape = {4, 2, 8, 8, 4, QUIRE_F16, QUIRE_F16, 0, 0, false};
     c->backend = kt_backend(NULL, 2);
     kt_cache_open(&c->cache, c->backend, &shape, 32, 3);
 }
@@ -258,6 +258,10 @@ static void bad_specs_are_refused(void **state)
     SPEC_CASE(layer.head_dim_v, 513);
     SPEC_CASE(layer.dtype_k, QUIRE_U32);
     SPEC_CASE(layer.dtype_v, 99);
+    SPEC_CASE(layer.dtype_k, QUIRE_Q8); /* of 8 elements */
+    SPEC_CASE(layer.dtype_v, QUIRE_Q4);
+    SPEC_CASE(layer.rotated_k, 1);
+    SPEC_CASE(layer.rotated_v, 1);
     SPEC_CASE(layer.k_offset, 1);
     SPEC_CASE(layer.v_offset, UINT64_MAX - 1);
     assert_int_equal(c.backend->kv->plan_create(c.backend, &good, &plan), QUIRE_OK);
@@ -323,7 +327,7 @@ static void pages_out_of_the_window_may_be_gone(void **state)
 {
     (void)state;
     struct quire_backend *backend = kt_backend(NULL, 2);
-    static const struct kt_shape shape = {2, 1, 8, 8, 4, QUIRE_F32, QUIRE_F32, 6, 3};
+    static const struct kt_shape shape = {2, 1, 8, 8, 4, QUIRE_F32, QUIRE_F32, 6, 3, false};
     struct kt_cache cache;
     kt_cache_open(&cache, backend, &shape, 64, 3);
     kt_cache_fill(&cache, 0, 40);

@@ -22,6 +22,7 @@ struct job {
     bool has_lse;
     float scale, softcap;
     const float *slopes, *sink_logits;
+    struct quire__kv_plane planes[2]; /* K, V */
 };
 
 /* What a unit works on, with its thread's scratch. */
@@ -41,7 +42,7 @@ struct work {
 struct stretch {
     uint64_t base, all; /* all: by bits */
     uint32_t positions;
-    const uint8_t **rows[2]; /* [K, V][64] */
+    const uint8_t **rows[4]; /* [K, V, their scales][64] */
 };
 
 static void reset_states(float *states, uint32_t rows, size_t floats)
@@ -78,9 +79,16 @@ static uint64_t visible(const struct quire__class *c, uint32_t base, uint32_t po
 
 /* ---- rows of a tile ---- */
 
-static uint32_t row_bytes(uint32_t dim, uint32_t dtype)
+/* Where row `row` of K/V head 0 is in a page. */
+static void find_row(const struct work *w, const struct stretch *s, uint32_t p, const uint8_t *page,
+                     uint64_t row)
 {
-    return dim * quire_dtype_bytes(dtype);
+    for (int i = 0; i < 2; i++) {
+        const struct quire__kv_plane *plane = &w->job->planes[i];
+        s->rows[i][p] = page + quire__kv_data_at(plane, 0) + row * plane->data_bytes;
+        if (plane->scale_bytes != 0)
+            s->rows[2 + i][p] = page + quire__kv_scales_at(plane, 0) + row * plane->scale_bytes;
+    }
 }
 
 /* Where the rows of K/V head 0 are. Positions that nobody sees, up to a whole number of vectors,
@@ -88,18 +96,12 @@ static uint32_t row_bytes(uint32_t dim, uint32_t dtype)
 static void find_pages(const struct work *w, const struct stretch *s)
 {
     const struct quire_kv_spec *spec = &w->job->plan->spec;
-    const struct quire_kv_layer *layer = w->job->layer;
-    size_t key_bytes = row_bytes(layer->head_dim, layer->dtype_k);
-    size_t value_bytes = row_bytes(layer->head_dim_v, layer->dtype_v);
     uint32_t per_page = spec->positions_per_page, seen = (uint32_t)__builtin_ctzll(s->all);
     uint32_t at = (uint32_t)s->base + seen, block = at / per_page, row = at % per_page;
     uint32_t end = (uint32_t)quire__round_up(s->positions, QUIRE__LANES_MAX);
     for (uint32_t p = seen; p < s->positions; p++) {
-        if ((s->all >> p & 1) != 0) {
-            const uint8_t *page = spec->arena->data + w->table[block] * spec->page_bytes;
-            s->rows[0][p] = page + layer->k_offset + row * key_bytes;
-            s->rows[1][p] = page + layer->v_offset + row * value_bytes;
-        }
+        if ((s->all >> p & 1) != 0)
+            find_row(w, s, p, spec->arena->data + w->table[block] * spec->page_bytes, row);
         row++;
         block += row == per_page;
         row = row == per_page ? 0 : row;
@@ -107,23 +109,21 @@ static void find_pages(const struct work *w, const struct stretch *s)
     uint64_t hidden = ~s->all & (end == QUIRE__TILE ? UINT64_MAX : ((uint64_t)1 << end) - 1);
     for (; hidden != 0; hidden &= hidden - 1) {
         uint32_t p = (uint32_t)__builtin_ctzll(hidden);
-        s->rows[0][p] = s->rows[0][seen];
-        s->rows[1][p] = s->rows[1][seen];
+        for (int i = 0; i < 4; i++)
+            s->rows[i][p] = s->rows[i][seen];
     }
 }
 
 /* The rows of one K/V head, from those of head 0. */
 static void find_rows(const struct work *w, const struct stretch *s, uint32_t head,
-                      const uint8_t **const rows[2])
+                      const uint8_t **const rows[4])
 {
-    const struct quire_kv_layer *layer = w->job->layer;
-    uint64_t per_page = w->job->plan->spec.positions_per_page;
-    size_t key_offset = head * per_page * row_bytes(layer->head_dim, layer->dtype_k);
-    size_t value_offset = head * per_page * row_bytes(layer->head_dim_v, layer->dtype_v);
     uint32_t end = (uint32_t)quire__round_up(s->positions, QUIRE__LANES_MAX);
-    for (uint32_t p = 0; p < end; p++) {
-        rows[0][p] = s->rows[0][p] + key_offset;
-        rows[1][p] = s->rows[1][p] + value_offset;
+    for (int i = 0; i < 4; i++) {
+        const struct quire__kv_plane *plane = &w->job->planes[i % 2];
+        uint64_t offset = quire__kv_data_at(plane, head) - quire__kv_data_at(plane, 0);
+        for (uint32_t p = 0; p < end && (i < 2 || plane->scale_bytes != 0); p++)
+            rows[i][p] = s->rows[i][p] + offset;
     }
 }
 
@@ -134,9 +134,9 @@ static uint64_t visible_to(const struct work *w, uint64_t base, uint32_t token)
 }
 
 /* The tile at a base, with room for its rows. */
-static struct stretch stretch_at(const struct work *w, uint64_t base, const uint8_t **const rows[2])
+static struct stretch stretch_at(const struct work *w, uint64_t base, const uint8_t **const rows[4])
 {
-    struct stretch s = {.base = base, .rows = {rows[0], rows[1]}};
+    struct stretch s = {.base = base, .rows = {rows[0], rows[1], rows[2], rows[3]}};
     for (uint32_t i = 0; i < w->rows / w->group; i++)
         s.all |= visible_to(w, base, i);
     if (s.all != 0) {
@@ -163,26 +163,32 @@ static void mask_rows(const struct work *w, uint64_t base)
 
 /* ---- tiles and splits ---- */
 
-static struct quire__rows rows_of(uint32_t dim, uint32_t dtype, const uint8_t *const *data)
+/* K (plane 0) or V of `rows`; none where that is NULL. */
+static struct quire__rows rows_of(const struct work *w, int plane, const uint8_t **const *rows)
 {
+    const struct quire__kv_plane *of = &w->job->planes[plane];
     return (struct quire__rows){
-        .data = data, .dtype = dtype, .dim = dim, .row_bytes = row_bytes(dim, dtype)};
+        .data = rows != NULL ? rows[plane] : NULL,
+        .scales = rows != NULL && of->scale_bytes != 0 ? rows[2 + plane] : NULL,
+        .dtype = of->dtype,
+        .dim = of->dim,
+        .row_bytes = of->data_bytes,
+    };
 }
 
 /* One K/V head of a tile; `next`: rows that are wanted after it, or NULL. */
 static void do_head(const struct work *w, const struct stretch *s, uint32_t h,
-                    const uint8_t **const rows[2], const uint8_t **const next[2])
+                    const uint8_t **const rows[4], const uint8_t **const next[4])
 {
-    const struct quire_kv_layer *layer = w->job->layer;
     struct quire__scratch *scratch = w->scratch;
     size_t first = (size_t)h * w->rows;
     struct quire__tile tile = {
         .rows = w->rows,
         .positions = s->positions,
         .dim_v = w->dim_v,
-        .k = rows_of(layer->head_dim, layer->dtype_k, rows[0]),
-        .v = rows_of(layer->head_dim_v, layer->dtype_v, rows[1]),
-        .k_next = rows_of(layer->head_dim, layer->dtype_k, next != NULL ? next[0] : NULL),
+        .k = rows_of(w, 0, rows),
+        .v = rows_of(w, 1, rows),
+        .k_next = rows_of(w, 0, next),
         .q = (const uint8_t *)scratch->q + h * w->query_bytes,
         .mask = scratch->mask,
         .s = scratch->s,
@@ -199,7 +205,7 @@ static void do_head(const struct work *w, const struct stretch *s, uint32_t h,
  * their way. */
 static void do_tile(const struct work *w, const struct stretch *s, const struct stretch *next)
 {
-    const uint8_t **(*rows)[2] = w->scratch->rows;
+    const uint8_t **(*rows)[4] = w->scratch->rows;
     find_rows(w, s, w->head, rows[0]);
     for (uint32_t h = 0; h < w->num_heads; h++) {
         bool more = h + 1 < w->num_heads;
@@ -214,7 +220,7 @@ static void do_tile(const struct work *w, const struct stretch *s, const struct 
 /* Runs the tiles of one split; false when no row sees any of it. */
 static bool do_split(const struct work *w, uint32_t split)
 {
-    const uint8_t **(*pages)[2] = w->scratch->pages;
+    const uint8_t **(*pages)[4] = w->scratch->pages;
     uint64_t base = (uint64_t)split * QUIRE__SPLIT, end = base + QUIRE__SPLIT;
     uint64_t last = last_position(w);
     bool started = false;
@@ -265,6 +271,18 @@ static uint32_t query_head(const struct work *w, uint32_t h, uint32_t row)
     return (w->head + h) * w->group + row % w->group;
 }
 
+/* The query of a row, turned where K is stored so. */
+static const float *query_of(const struct work *w, uint32_t head, uint32_t row)
+{
+    const float *q = quire__span_row(&w->job->q, w->tokens[row / w->group].row, head);
+    const struct quire__kv_plane *k = &w->job->planes[0];
+    if (!k->rotated)
+        return q;
+    float *turned = w->scratch->turned + (size_t)row * k->dim;
+    w->kernels->rotate(turned, q, k->dim);
+    return turned;
+}
+
 static void take_queries(const struct work *w)
 {
     const struct job *job = w->job;
@@ -272,7 +290,7 @@ static void take_queries(const struct work *w)
     for (uint32_t h = 0; h < w->num_heads; h++) {
         for (uint32_t r = 0; r < w->rows; r++) {
             uint32_t head = query_head(w, h, r);
-            rows[r] = quire__span_row(&job->q, w->tokens[r / w->group].row, head);
+            rows[r] = query_of(w, head, r);
             if (job->slopes != NULL)
                 w->scratch->slope[h * w->rows + r] = job->slopes[head];
         }
@@ -289,8 +307,10 @@ static void finish_row(const struct work *w, uint32_t h, uint32_t row, const flo
     if (lse != NULL)
         lse = job->lse.shape[1] == 1 ? lse + head : quire__span_row(&job->lse, token, head);
     const float *sink = job->sink_logits != NULL ? &job->sink_logits[head] : NULL;
-    w->kernels->finish(quire__span_row(&job->out, token, head), lse, total, sink,
-                       job->layer->head_dim_v);
+    float *out = quire__span_row(&job->out, token, head);
+    w->kernels->finish(out, lse, total, sink, job->layer->head_dim_v);
+    if (job->planes[1].rotated)
+        w->kernels->rotate(out, out, job->layer->head_dim_v);
 }
 
 static float *slot_of(const struct work *w, uint32_t h, uint32_t row, uint32_t index)
@@ -399,6 +419,8 @@ quire_status quire__cpu_attend(struct quire_backend *backend, struct quire_plan 
         .softcap = params->softcap,
         .slopes = params->alibi_slopes,
         .sink_logits = params->sink_logits,
+        .planes = {quire__kv_plane(&plan->spec, layer, true),
+                   quire__kv_plane(&plan->spec, layer, false)},
     };
     if (!quire__span_of(backend, q, QUIRE_F32, &job.q) ||
         !quire__span_of(backend, out, QUIRE_F32, &job.out) ||

@@ -20,7 +20,8 @@ static struct quire_backend_caps caps_of(const struct quire__kernels *kernels)
     struct quire_backend_caps caps = {
         .flags =
             QUIRE_CAP_HOST_VIEWS | QUIRE_CAP_RESERVE | QUIRE_CAP_WRAP | QUIRE_CAP_KV | QUIRE_CAP_NN,
-        .kv_dtypes = 1u << QUIRE_F32 | 1u << QUIRE_F16 | 1u << QUIRE_BF16,
+        .kv_dtypes =
+            1u << QUIRE_F32 | 1u << QUIRE_F16 | 1u << QUIRE_BF16 | 1u << QUIRE_Q8 | 1u << QUIRE_Q4,
         .layouts = 1u << QUIRE_LAYOUT_CONTIGUOUS | 1u << QUIRE_LAYOUT_PAGED,
         .head_dim_min = 1,
         .head_dim_max = QUIRE__HEAD_DIM_MAX,

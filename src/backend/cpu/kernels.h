@@ -34,7 +34,8 @@ enum {
 /* The rows of K or V of a tile's positions, one pointer each, up to the next multiple of 16
  * positions. Where no query looks, the pointer is another position's. */
 struct quire__rows {
-    const uint8_t *const *data; /* NULL where a tile has no next one */
+    const uint8_t *const *data;   /* NULL where a tile has no next one */
+    const uint8_t *const *scales; /* of q8 and q4, else NULL */
     uint32_t dtype, dim;
     uint32_t row_bytes; /* of data */
 };

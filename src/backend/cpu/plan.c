@@ -120,9 +120,10 @@ static uint64_t lay_scratch(struct quire__scratch *s, const struct extents *e, u
     s->distance = cut(memory, &at, e->rows * sizeof(float));
     s->mask = cut(memory, &at, e->rows * sizeof(uint64_t));
     s->q_rows = cut(memory, &at, e->rows * sizeof(void *));
-    for (int i = 0; i < 4; i++) {
-        s->pages[i / 2][i % 2] = cut(memory, &at, QUIRE__TILE * sizeof(void *));
-        s->rows[i / 2][i % 2] = cut(memory, &at, QUIRE__TILE * sizeof(void *));
+    s->turned = cut(memory, &at, e->rows * e->dim * sizeof(float));
+    for (int i = 0; i < 8; i++) {
+        s->pages[i / 4][i % 4] = cut(memory, &at, QUIRE__TILE * sizeof(void *));
+        s->rows[i / 4][i % 4] = cut(memory, &at, QUIRE__TILE * sizeof(void *));
     }
     return at;
 }

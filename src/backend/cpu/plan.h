@@ -58,8 +58,9 @@ struct quire__scratch {
     float *slope, *distance;
     uint64_t *mask;
     const float **q_rows;
-    const uint8_t **pages[2][2]; /* [this tile, the next][K, V][64] rows of K/V head 0 */
-    const uint8_t **rows[2][2];  /* [this head, the next][K, V][64] */
+    float *turned;               /* [rows][dim] q, where K is stored turned */
+    const uint8_t **pages[2][4]; /* [this tile, the next][K, V, their scales][64]: of K/V head 0 */
+    const uint8_t **rows[2][4];  /* [this head, the next][K, V, their scales][64] */
 };
 
 struct quire_plan {

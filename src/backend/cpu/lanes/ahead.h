@@ -22,6 +22,8 @@ FN void ask_ahead(const struct quire__rows *rows, const struct quire__rows *then
         return;
     for (uint32_t i = 0; i < rows->row_bytes; i += 64)
         __builtin_prefetch(rows->data[at] + i, 0, 3);
+    if (rows->scales != NULL)
+        __builtin_prefetch(rows->scales[at], 0, 3);
 }
 
 #endif

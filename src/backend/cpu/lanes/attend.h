@@ -40,7 +40,12 @@ FN void widen(uint32_t dtype, struct quire__rows *rows, uint32_t positions, floa
     uint32_t stride = (uint32_t)quire__round_up(rows->dim, QUIRE__LANES_MAX);
     for (uint32_t p = 0; p < positions; p++) {
         float *to = scratch + (size_t)p * stride;
-        widen_row(dtype, to, stride, rows->data[p], rows->dim);
+        if (dtype == QUIRE_Q8 || dtype == QUIRE_Q4) {
+            for (uint32_t d = 0; d < stride; d += LANES)
+                v_store(to + d, kv_load(dtype, rows->data[p], rows->scales[p], d, rows->dim));
+        } else {
+            widen_row(dtype, to, stride, rows->data[p], rows->dim);
+        }
         at[p] = (const uint8_t *)to;
     }
     for (uint32_t p = positions; p < quire__round_up(positions, QUIRE__LANES_MAX); p++)
@@ -50,20 +55,24 @@ FN void widen(uint32_t dtype, struct quire__rows *rows, uint32_t positions, floa
 }
 
 /* Rows that are read where they lie, or widened copies of them: `few` says that their readers are
- * no more than one register tile. */
+ * no more than one register tile. q8 and q4 are always widened. */
 FN struct quire__rows readable(const struct quire__tile *t, const struct quire__rows *rows,
                                bool few, float *scratch, const uint8_t **at)
 {
     struct quire__rows ready = *rows;
     bool whole = rows->dim % QUIRE__LANES_MAX == 0;
-    if (whole && (few || rows->dtype == QUIRE_F32))
+    if (whole && ((few && rows->scales == NULL) || rows->dtype == QUIRE_F32))
         return ready;
     if (rows->dtype == QUIRE_F32)
         widen(QUIRE_F32, &ready, t->positions, scratch, at);
     else if (rows->dtype == QUIRE_F16)
         widen(QUIRE_F16, &ready, t->positions, scratch, at);
-    else
+    else if (rows->dtype == QUIRE_BF16)
         widen(QUIRE_BF16, &ready, t->positions, scratch, at);
+    else if (rows->dtype == QUIRE_Q8)
+        widen(QUIRE_Q8, &ready, t->positions, scratch, at);
+    else
+        widen(QUIRE_Q4, &ready, t->positions, scratch, at);
     return ready;
 }
 

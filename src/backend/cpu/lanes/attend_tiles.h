@@ -116,11 +116,16 @@ FN void take_values(const struct quire__tile *t, const struct tile_work *w, uint
     }
 }
 
+/* q8 and q4 rows are a multiple of 16 elements long, not always of 32. */
 #define TAKE(what, rows, ...)                                                                      \
     do {                                                                                           \
         bool whole = (rows)->dim % PAIR == 0;                                                      \
         if ((rows)->dtype == QUIRE_F32)                                                            \
             what(t, w, QUIRE_F32, false __VA_ARGS__);                                              \
+        else if ((rows)->dtype == QUIRE_Q8)                                                        \
+            what(t, w, QUIRE_Q8, false __VA_ARGS__);                                               \
+        else if ((rows)->dtype == QUIRE_Q4)                                                        \
+            what(t, w, QUIRE_Q4, false __VA_ARGS__);                                               \
         else if ((rows)->dtype == QUIRE_F16 && whole)                                              \
             what(t, w, QUIRE_F16, true __VA_ARGS__);                                               \
         else if ((rows)->dtype == QUIRE_F16)                                                       \

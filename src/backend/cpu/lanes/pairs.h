@@ -11,10 +11,14 @@ enum { PAIR = 2 * LANES }; /* elements of a vector of bfloat16 */
  */
 FN vf part_load(uint32_t dtype, bool whole, const struct quire__rows *rows, uint32_t p, uint32_t d)
 {
+    if (!whole && d >= rows->dim)
+        return v_zero();
+    if (dtype == QUIRE_Q8 || dtype == QUIRE_Q4)
+        return kv_load(dtype, rows->data[p], rows->scales[p], d, rows->dim);
     const void *at = element_at(dtype, rows->data[p], d);
     if (whole || d + LANES <= rows->dim)
         return element_load(dtype, at);
-    return d < rows->dim ? element_load_part(dtype, at, rows->dim - d) : v_zero();
+    return element_load_part(dtype, at, rows->dim - d);
 }
 
 /* 32 elements of a row from d on, as bfloat16. */

@@ -82,6 +82,10 @@ static void queries(void *to, const float *const *rows, uint32_t n, uint32_t dim
 static float element(const struct quire__rows *rows, uint32_t p, uint32_t d)
 {
     const void *row = rows->data[p];
+    if (rows->dtype == QUIRE_Q8)
+        return kv_load_q8(rows->data[p], rows->scales[p], d, rows->dim);
+    if (rows->dtype == QUIRE_Q4)
+        return kv_load_q4(rows->data[p], rows->scales[p], d, rows->dim);
     if (rows->dtype == QUIRE_F32)
         return ((const float *)row)[d];
     uint16_t half = ((const uint16_t *)row)[d];
