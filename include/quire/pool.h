@@ -61,7 +61,9 @@ struct quire_pool_config {
     const struct quire_group_config *groups; /* [num_groups] */
     uint32_t num_groups;
     uint32_t layout;            /* enum quire_layout; default AUTO */
-    uint32_t dtype_k, dtype_v;  /* enum quire_dtype F32, F16 or BF16; default F16 */
+    uint32_t dtype_k, dtype_v;  /* enum quire_dtype F32, F16, BF16, Q8 or Q4; default F16. Q8 and Q4
+                                   need head dims that are multiples of 16 */
+    uint32_t kv_rotation;       /* enum quire_kv_rotation, of planes in Q8 or Q4; default AUTO */
     uint32_t block_size;        /* P, positions per block; default 16. Contiguous: the positions by
                                    which memory follows the length */
     uint32_t max_seqs;          /* sequences alive at once; default 16 */
@@ -183,7 +185,8 @@ QUIRE_API void quire_pool_config_init(struct quire_pool_config *config);
  * config: from _init, borrowed; *out: owned by the caller until quire_pool_destroy; error:
  * optional. Statuses: INVAL for NULL, bad struct_size, zero or contradictory shapes (H not a
  * multiple of G, a layer in no group or in two); LIMIT over a QUIRE_MAX_*; UNSUPPORTED where the
- * backend lacks the layout, dtype, head dim or block size (the message lists what it has); NOSPACE
+ * backend lacks the layout, dtype, head dim or block size, or the dtype the head dim (the message
+ * lists what there is); NOSPACE
  * when the budget holds less than one block a group (the message says how much is needed); NOMEM.
  * Threads: any.
  * Cost: fills the device's tables (4 bytes a slot: groups * max_seqs * max_seq_len / P), makes a
@@ -267,7 +270,8 @@ QUIRE_API quire_status quire_pool_events(struct quire_pool *pool, struct quire_e
  * config: from _init, with groups, dtypes and block_size set, borrowed (backend is not used,
  * AUTO counts as paged);
  * *block_bytes: bytes of one page; *position_bytes: bytes of one position over all layers.
- * Statuses: INVAL and LIMIT as quire_pool_create.
+ * Statuses: INVAL, LIMIT and UNSUPPORTED (a dtype and a head dim that do not go together) as
+ * quire_pool_create.
  * Threads: any.
  * Cost: O(layers). */
 QUIRE_API quire_status quire_pool_measure(const struct quire_pool_config *config,

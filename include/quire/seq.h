@@ -32,6 +32,8 @@ struct quire_seq_config {
  * elements of its dtype,
  *   contiguous: at h*capacity*D + t*D + d of k (or v);
  *   paged: at block_table[t/P]*block_stride + h*(P*D) + (t%P)*D + d of k (or v).
+ * The views of q8 and q4 count bytes: rows of quire_kv_data_bytes, heads that are stride[0] apart,
+ * and the scales of a head's first row P (or capacity) rows after its data (docs/formats/kv.md).
  * It is a view: len is the committed length when it was taken, everything else stays as long as the
  * sequence lives. */
 struct quire_kv_cache {
@@ -46,6 +48,7 @@ struct quire_kv_cache {
     uint32_t head_dim;
     uint32_t head_dim_v;
     uint32_t dtype_k, dtype_v;
+    uint32_t rotated_k, rotated_v; /* 1: rows of q8 or q4 are stored turned (docs/formats/kv.md) */
     uint32_t window;
     uint32_t sink_positions;
     uint32_t block_size;            /* P; 0 when contiguous */
@@ -194,10 +197,11 @@ struct quire_rows {
 /* Copies rows of one layer out of the cache, and waits for them.
  *
  * pool, seq: a live sequence; rows: inside the committed length; k [count, G, D] and v
- * [count, G, Dv]: host memory in the pool's dtypes, dense; either may be NULL.
- * Statuses: INVAL for NULL, a stale handle or rows out of range; NOTFOUND for rows that a window
- * has let go; UNSUPPORTED on a backend without K/V; DEVICE. Threads: the sequence's. Cost: one
- * download for each run of rows and head; waits for the queue. */
+ * [count, G, Dv]: host memory in the pool's dtypes, dense, a q8 or q4 row of a head its data and
+ * then its scales, as stored and thus rotated; either may be NULL. Statuses: INVAL for NULL, a
+ * stale handle or rows out of range; NOTFOUND for rows that a window has let go; UNSUPPORTED on a
+ * backend without K/V; DEVICE. Threads: the sequence's. Cost: one download for each run of rows and
+ * head; waits for the queue. */
 QUIRE_API quire_status quire_seq_read(struct quire_pool *pool, quire_seq seq,
                                       const struct quire_rows *rows, void *k, void *v);
 

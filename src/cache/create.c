@@ -59,9 +59,9 @@ static quire_status check_dtype(const struct quire_backend *backend, uint32_t dt
     if ((backend->caps.kv_dtypes & 1u << dtype) != 0)
         return QUIRE_OK;
     char list[64] = "";
-    for (uint32_t i = QUIRE_F32; i <= QUIRE_BF16; i++) {
+    for (uint32_t i = 0; quire_dtype_name(i) != NULL; i++) {
         size_t used = strlen(list);
-        if ((backend->caps.kv_dtypes & 1u << i) != 0)
+        if (quire_kv_data_bytes(i, 16) != 0 && (backend->caps.kv_dtypes & 1u << i) != 0)
             (void)snprintf(list + used, sizeof list - used, " %s", quire_dtype_name(i));
     }
     return quire__fail(error, QUIRE_E_UNSUPPORTED, "backend %s has no K/V in %s; it has:%s",
@@ -256,8 +256,8 @@ static quire_status take_host_memory(struct quire_pool *pool,
         !quire__mul_u64(slots, sizeof(uint32_t), &slot_bytes))
         return QUIRE_E_NOMEM;
     uint64_t uploads = (uint64_t)pool->max_items * (layout->num_tables + 1u);
-    if (uploads < 2u * (uint64_t)layout->max_plane_heads)
-        uploads = 2u * (uint64_t)layout->max_plane_heads;
+    uint64_t ranges = (uint64_t)QUIRE__HEAD_RANGES * layout->max_plane_heads;
+    uploads = uploads > ranges ? uploads : ranges;
     pool->tail_stride = layout->contiguous ? layout->max_seq_len : layout->block_size;
     pool->recent.capacity = recent_capacity(config);
     pool->seqs = quire__calloc(pool->max_seqs, sizeof *pool->seqs);
@@ -269,7 +269,7 @@ static quire_status take_host_memory(struct quire_pool *pool,
     pool->steps = quire__calloc(pool->max_open_steps, sizeof *pool->steps);
     pool->lens = quire__calloc(pool->max_seqs, sizeof *pool->lens);
     pool->uploads = quire__calloc(uploads, sizeof *pool->uploads);
-    pool->ranges = quire__calloc(2u * (uint64_t)layout->max_plane_heads, sizeof *pool->ranges);
+    pool->ranges = quire__calloc(ranges, sizeof *pool->ranges);
     pool->bounce = quire__calloc((uint64_t)layout->max_plane_heads * QUIRE__BOUNCE_ROWS,
                                  layout->max_row_bytes);
     pool->table_indices = quire__reserve(slot_bytes);

@@ -1,9 +1,10 @@
 /* layout.c - where K and V of a position lie; nobody else computes an address.
  * SPDX-License-Identifier: Apache-2.0
  *
- * A page of a group holds, for each of its layers in turn, K [G, P, D] and V [G, P, Dv], dense.
- * Planes start at multiples of 16 bytes, so that every plane is a whole number of elements away
- * from every other whatever their dtypes. */
+ * A page of a group holds, for each of its layers in turn, K [G, P, D] and V [G, P, Dv], dense; of
+ * q8 and q4 each head has the data of its P rows, then their scales (docs/formats/kv.md). Planes
+ * start at multiples of 16 bytes, so that every plane is a whole number of elements away from every
+ * other whatever their dtypes. */
 #include "cache/layout.h"
 
 #include <string.h>
@@ -43,8 +44,12 @@ static quire_status check_config(const struct quire_pool_config *config, uint64_
     if (config->block_size > QUIRE_MAX_BLOCK_SIZE || config->max_seq_len > QUIRE_MAX_SEQ_LEN)
         return quire__fail(error, QUIRE_E_LIMIT, "block_size at most %u, max_seq_len at most %u",
                            QUIRE_MAX_BLOCK_SIZE, QUIRE_MAX_SEQ_LEN);
-    if (config->dtype_k > QUIRE_BF16 || config->dtype_v > QUIRE_BF16)
-        return quire__fail(error, QUIRE_E_UNSUPPORTED, "K and V may be f32, f16 or bf16");
+    if (quire_kv_data_bytes(config->dtype_k, 16) == 0 ||
+        quire_kv_data_bytes(config->dtype_v, 16) == 0)
+        return quire__fail(error, QUIRE_E_UNSUPPORTED, "K and V may be f32, f16, bf16, q8 or q4");
+    if (config->kv_rotation > QUIRE_KV_ROTATION_HADAMARD)
+        return quire__fail(error, QUIRE_E_INVAL, "kv_rotation is %u, which is none",
+                           config->kv_rotation);
     *num_layers = 0;
     for (uint32_t g = 0; g < config->num_groups; g++) {
         quire_status status = check_group(&config->groups[g], g, error);
@@ -58,13 +63,18 @@ static quire_status check_config(const struct quire_pool_config *config, uint64_
     return QUIRE_OK;
 }
 
+static uint32_t row_bytes(uint32_t dtype, uint32_t dim)
+{
+    return quire_kv_data_bytes(dtype, dim) + quire_kv_scale_bytes(dtype, dim);
+}
+
 /* Lays out one layer's planes from *offset on and moves *offset behind them. False when the page
  * passes 2^62 bytes; every term below is smaller than that, so the sums do not wrap. */
 static bool place_layer(struct quire_kv_layer *layer, uint32_t positions, uint64_t *offset)
 {
     uint64_t k_bytes = 0, v_bytes = 0;
-    uint64_t k_row = (uint64_t)layer->head_dim * quire_dtype_bytes(layer->dtype_k);
-    uint64_t v_row = (uint64_t)layer->head_dim_v * quire_dtype_bytes(layer->dtype_v);
+    uint64_t k_row = row_bytes(layer->dtype_k, layer->head_dim);
+    uint64_t v_row = row_bytes(layer->dtype_v, layer->head_dim_v);
     if (!quire__mul_u64(k_row * layer->num_kv_heads, positions, &k_bytes) ||
         !quire__mul_u64(v_row * layer->num_kv_heads, positions, &v_bytes) ||
         k_bytes > UINT64_MAX / 4 || v_bytes > UINT64_MAX / 4)
@@ -73,6 +83,26 @@ static bool place_layer(struct quire_kv_layer *layer, uint32_t positions, uint64
     layer->v_offset = *offset + quire__round_up(k_bytes, PLANE_ALIGN);
     *offset = layer->v_offset + quire__round_up(v_bytes, PLANE_ALIGN);
     return *offset < UINT64_MAX / 4;
+}
+
+/* Only q8 and q4 are turned, and by default only q4. */
+static bool is_rotated(const struct quire_pool_config *config, uint32_t dtype)
+{
+    if (config->kv_rotation == QUIRE_KV_ROTATION_AUTO)
+        return dtype == QUIRE_Q4;
+    return config->kv_rotation == QUIRE_KV_ROTATION_HADAMARD &&
+           (dtype == QUIRE_Q8 || dtype == QUIRE_Q4);
+}
+
+static quire_status check_dim(uint32_t layer, uint32_t dtype, uint32_t dim,
+                              struct quire_error *error)
+{
+    if (row_bytes(dtype, dim) != 0)
+        return QUIRE_OK;
+    return quire__fail(error, QUIRE_E_UNSUPPORTED,
+                       "layer %u: %s has head dims that are multiples of 16, not %u; any have: "
+                       "f32 f16 bf16",
+                       layer, quire_dtype_name(dtype), dim);
 }
 
 static quire_status fill_layer(struct quire__layout *self, const struct quire_pool_config *config,
@@ -95,7 +125,14 @@ static quire_status fill_layer(struct quire__layout *self, const struct quire_po
         .sink_positions = group->sink_positions,
         .dtype_k = config->dtype_k,
         .dtype_v = config->dtype_v,
+        .rotated_k = is_rotated(config, config->dtype_k),
+        .rotated_v = is_rotated(config, config->dtype_v),
     };
+    quire_status status = check_dim(index, layer->dtype_k, layer->head_dim, error);
+    if (status == QUIRE_OK)
+        status = check_dim(index, layer->dtype_v, layer->head_dim_v, error);
+    if (status != QUIRE_OK)
+        return status;
     uint32_t k_row = quire__layout_row_bytes(self, index, QUIRE__K);
     uint32_t v_row = quire__layout_row_bytes(self, index, QUIRE__V);
     self->position_bytes += (uint64_t)layer->num_kv_heads * (k_row + v_row);
@@ -191,36 +228,52 @@ uint32_t quire__layout_blocks(const struct quire__layout *self, uint64_t len)
     return (uint32_t)quire__ceil_div(len, self->block_size);
 }
 
+struct quire__rows_at quire__layout_rows(const struct quire__layout *self, uint32_t layer,
+                                         enum quire__plane plane)
+{
+    const struct quire_kv_layer *geometry = &self->layers[layer];
+    uint32_t dtype = plane == QUIRE__K ? geometry->dtype_k : geometry->dtype_v;
+    uint32_t dim = plane == QUIRE__K ? geometry->head_dim : geometry->head_dim_v;
+    return (struct quire__rows_at){
+        .data_bytes = quire_kv_data_bytes(dtype, dim),
+        .scale_bytes = quire_kv_scale_bytes(dtype, dim),
+    };
+}
+
 uint32_t quire__layout_row_bytes(const struct quire__layout *self, uint32_t layer,
                                  enum quire__plane plane)
 {
-    const struct quire_kv_layer *geometry = &self->layers[layer];
-    return plane == QUIRE__K ? geometry->head_dim * quire_dtype_bytes(geometry->dtype_k)
-                             : geometry->head_dim_v * quire_dtype_bytes(geometry->dtype_v);
+    struct quire__rows_at rows = quire__layout_rows(self, layer, plane);
+    return rows.data_bytes + rows.scale_bytes;
 }
 
-uint64_t quire__layout_offset(const struct quire__layout *self, uint32_t layer,
-                              enum quire__plane plane, uint32_t page, uint32_t head, uint32_t row)
+struct quire__rows_at quire__layout_at(const struct quire__layout *self, uint32_t layer,
+                                       enum quire__plane plane, uint32_t page, uint32_t head,
+                                       uint32_t row)
 {
     const struct quire_kv_layer *geometry = &self->layers[layer];
-    uint64_t offset = plane == QUIRE__K ? geometry->k_offset : geometry->v_offset;
-    uint64_t row_index = (uint64_t)head * self->page_positions + row;
-    return page * self->page_bytes + offset +
-           row_index * quire__layout_row_bytes(self, layer, plane);
+    struct quire__rows_at rows = quire__layout_rows(self, layer, plane);
+    uint64_t positions = self->page_positions;
+    uint64_t start = page * self->page_bytes +
+                     (plane == QUIRE__K ? geometry->k_offset : geometry->v_offset) +
+                     head * positions * ((uint64_t)rows.data_bytes + rows.scale_bytes);
+    rows.data = start + (uint64_t)row * rows.data_bytes;
+    rows.scales = start + positions * rows.data_bytes + (uint64_t)row * rows.scale_bytes;
+    return rows;
 }
 
 uint32_t quire__layout_ranges(const struct quire__layout *self, uint32_t layer, uint32_t slot,
                               uint32_t first, uint32_t end, struct quire_range *ranges)
 {
     uint32_t count = 0;
+    uint64_t rows = end - first;
     for (int plane = QUIRE__K; plane <= QUIRE__V; plane++) {
-        uint64_t row_bytes = quire__layout_row_bytes(self, layer, (enum quire__plane)plane);
         for (uint32_t head = 0; head < self->layers[layer].num_kv_heads; head++) {
-            ranges[count++] = (struct quire_range){
-                .offset =
-                    quire__layout_offset(self, layer, (enum quire__plane)plane, slot, head, first),
-                .bytes = (end - first) * row_bytes,
-            };
+            struct quire__rows_at at =
+                quire__layout_at(self, layer, (enum quire__plane)plane, slot, head, first);
+            ranges[count++] = (struct quire_range){at.data, rows * at.data_bytes};
+            if (at.scale_bytes != 0)
+                ranges[count++] = (struct quire_range){at.scales, rows * at.scale_bytes};
         }
     }
     return count;

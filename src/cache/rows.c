@@ -1,9 +1,10 @@
 /* rows.c - rows of one layer of a sequence, from and to host memory.
  * SPDX-License-Identifier: Apache-2.0
  *
- * On the host a row is [G, D], in the cache the rows of a head lie together; both are moved through
- * a bounce buffer of the pool, at most QUIRE__BOUNCE_ROWS positions of one page at a time.
- * Guarded by: pool->mutex, held for the whole call. */
+ * On the host a row is [G, D], each head's data and then its scales; in the cache the data of a
+ * head lie together, and so do its scales. Both are moved through a bounce buffer of the pool, at
+ * most QUIRE__BOUNCE_ROWS positions of one page at a time. Guarded by: pool->mutex, held for the
+ * whole call. */
 #include "cache/copy.h"
 #include "cache/prefix.h"
 
@@ -38,33 +39,59 @@ static struct run run_at(const struct quire_pool *pool, const struct quire__seq 
     return run;
 }
 
-/* Moves a run between host rows [count, G, D] and the bounce buffer [G, count, D]. */
+static void move(uint8_t *outside, uint8_t *inside, uint32_t bytes, bool to_host)
+{
+    memcpy(to_host ? outside : inside, to_host ? inside : outside, bytes);
+}
+
+/* Moves a run between host rows [count, G, D] and the bounce buffer [G, count, D], where a head's
+ * data come first and its scales follow. */
 static void transpose(const struct quire_pool *pool, const struct run *run, uint8_t *host,
                       bool to_host)
 {
     uint32_t heads = pool->layout.layers[run->layer].num_kv_heads;
-    uint64_t bytes = quire__layout_row_bytes(&pool->layout, run->layer, run->plane);
+    struct quire__rows_at rows = quire__layout_rows(&pool->layout, run->layer, run->plane);
+    uint64_t bytes = (uint64_t)rows.data_bytes + rows.scale_bytes, count = run->count;
     for (uint32_t head = 0; head < heads; head++) {
-        for (uint32_t i = 0; i < run->count; i++) {
-            uint8_t *outside = host + ((uint64_t)i * heads + head) * bytes;
-            uint8_t *inside = pool->bounce + ((uint64_t)head * run->count + i) * bytes;
-            memcpy(to_host ? outside : inside, to_host ? inside : outside, bytes);
+        uint8_t *data = pool->bounce + head * count * bytes;
+        uint8_t *scales = data + count * rows.data_bytes;
+        for (uint64_t i = 0; i < count; i++) {
+            uint8_t *outside = host + (i * heads + head) * bytes;
+            move(outside, data + i * rows.data_bytes, rows.data_bytes, to_host);
+            move(outside + rows.data_bytes, scales + i * rows.scale_bytes, rows.scale_bytes,
+                 to_host);
         }
     }
+}
+
+/* The pieces of a run, in the arena and in the bounce buffer: data and scales of each head. They
+ * are left in pool->uploads; returns how many. */
+static uint32_t find_pieces(struct quire_pool *pool, const struct run *run)
+{
+    uint32_t heads = pool->layout.layers[run->layer].num_kv_heads, count = 0;
+    uint8_t *bounce = pool->bounce;
+    for (uint32_t head = 0; head < heads; head++) {
+        struct quire__rows_at at =
+            quire__layout_at(&pool->layout, run->layer, run->plane, run->page, head, run->row);
+        uint64_t data = (uint64_t)run->count * at.data_bytes;
+        uint64_t scales = (uint64_t)run->count * at.scale_bytes;
+        pool->uploads[count++] = (struct quire_upload){at.data, data, bounce};
+        if (scales != 0)
+            pool->uploads[count++] = (struct quire_upload){at.scales, scales, bounce + data};
+        bounce += data + scales;
+    }
+    return count;
 }
 
 static quire_status read_run(struct quire_pool *pool, const struct run *run, uint8_t *host)
 {
     const struct quire_memory_ops *memory = pool->backend->memory;
-    uint64_t bytes =
-        (uint64_t)run->count * quire__layout_row_bytes(&pool->layout, run->layer, run->plane);
     quire_status status = QUIRE_OK;
-    uint32_t heads = pool->layout.layers[run->layer].num_kv_heads;
-    for (uint32_t head = 0; head < heads && status == QUIRE_OK; head++) {
-        uint64_t offset =
-            quire__layout_offset(&pool->layout, run->layer, run->plane, run->page, head, run->row);
-        status = memory->download(pool->backend, pool->arena, offset, bytes,
-                                  pool->bounce + head * bytes);
+    uint32_t count = find_pieces(pool, run);
+    for (uint32_t i = 0; i < count && status == QUIRE_OK; i++) {
+        const struct quire_upload *piece = &pool->uploads[i];
+        uint8_t *to = pool->bounce + ((const uint8_t *)piece->data - pool->bounce);
+        status = memory->download(pool->backend, pool->arena, piece->offset, piece->bytes, to);
     }
     quire_fence fence = 0;
     quire_status waited = memory->fence_record(pool->backend, &fence);
@@ -79,19 +106,9 @@ static quire_status read_run(struct quire_pool *pool, const struct run *run, uin
 
 static quire_status write_run(struct quire_pool *pool, const struct run *run, uint8_t *host)
 {
-    uint64_t bytes =
-        (uint64_t)run->count * quire__layout_row_bytes(&pool->layout, run->layer, run->plane);
-    uint32_t heads = pool->layout.layers[run->layer].num_kv_heads;
     transpose(pool, run, host, false);
-    for (uint32_t head = 0; head < heads; head++) {
-        pool->uploads[head] = (struct quire_upload){
-            .offset = quire__layout_offset(&pool->layout, run->layer, run->plane, run->page, head,
-                                           run->row),
-            .bytes = bytes,
-            .data = pool->bounce + head * bytes,
-        };
-    }
-    return pool->backend->memory->upload(pool->backend, pool->arena, pool->uploads, heads);
+    uint32_t count = find_pieces(pool, run);
+    return pool->backend->memory->upload(pool->backend, pool->arena, pool->uploads, count);
 }
 
 static quire_status move_plane(struct quire_pool *pool, const struct quire__seq *seq,

@@ -80,10 +80,13 @@ static struct quire_view plane_view(const struct quire_pool *pool, uint32_t laye
                                     enum quire__plane plane, uint32_t page)
 {
     const struct quire_kv_layer *geometry = &pool->layout.layers[layer];
-    return quire_view_buffer(
-        pool->arena, quire__layout_offset(&pool->layout, layer, plane, page, 0, 0),
-        plane == QUIRE__K ? geometry->dtype_k : geometry->dtype_v, geometry->num_kv_heads,
-        pool->layout.page_positions, plane == QUIRE__K ? geometry->head_dim : geometry->head_dim_v);
+    struct quire__rows_at at = quire__layout_at(&pool->layout, layer, plane, page, 0, 0);
+    uint32_t dtype = plane == QUIRE__K ? geometry->dtype_k : geometry->dtype_v;
+    uint64_t element = quire_dtype_bytes(dtype), positions = pool->layout.page_positions;
+    struct quire_view view = quire_view_buffer(pool->arena, at.data, dtype, geometry->num_kv_heads,
+                                               positions, at.data_bytes / element);
+    view.stride[0] = positions * ((at.data_bytes + at.scale_bytes) / element);
+    return view;
 }
 
 static void view_paged(const struct quire_pool *pool, const struct quire__seq *seq, uint32_t layer,
@@ -127,6 +130,8 @@ quire_status quire_seq_kv_cache(struct quire_pool *pool, quire_seq seq, uint32_t
             .head_dim_v = geometry->head_dim_v,
             .dtype_k = geometry->dtype_k,
             .dtype_v = geometry->dtype_v,
+            .rotated_k = geometry->rotated_k,
+            .rotated_v = geometry->rotated_v,
             .window = geometry->window,
             .sink_positions = geometry->sink_positions,
         };

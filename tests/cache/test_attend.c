@@ -234,7 +234,7 @@ static void run_once(const struct run *run, const struct qt_variant *variant,
     qt_open_config(&env, &own, &qt_groups, &config);
     for (uint32_t i = 0; i < NUM_STREAMS; i++)
         qt_stream_open(&env, &streams[i], i);
-    outputs_init(outputs, &qt_groups);
+    outputs_init(outputs, env.geometry);
     feed(&env, streams, run->way, outputs);
     for (uint32_t i = 0; i < NUM_STREAMS; i++)
         qt_stream_close(&env, &streams[i]);
@@ -290,11 +290,13 @@ static void test_every_cpu_level_keeps_its_own_bits(void **state)
 int main(void)
 {
     static const struct qt_test tests[] = {
-        QT_TEST(test_ragged_batches_match_the_oracle, QT_KV | QT_DTYPES),
+        QT_TEST(test_ragged_batches_match_the_oracle, QT_KV | QT_DTYPES | QT_QUANTISED),
         QT_TEST(test_every_block_size_matches_the_oracle, QT_KV),
         QT_TEST(test_attention_ignores_what_was_taken_back, QT_KV),
-        QT_TEST(test_attention_is_the_same_bit_for_bit, QT_ON_CPU | QT_PAGED | QT_DTYPES),
-        QT_TEST(test_every_cpu_level_keeps_its_own_bits, QT_ON_CPU | QT_PAGED | QT_DTYPES),
+        QT_TEST(test_attention_is_the_same_bit_for_bit,
+                QT_ON_CPU | QT_PAGED | QT_DTYPES | QT_QUANTISED),
+        QT_TEST(test_every_cpu_level_keeps_its_own_bits,
+                QT_ON_CPU | QT_PAGED | QT_DTYPES | QT_QUANTISED),
     };
     return qt_run("attend", tests, QT_LEN(tests));
 }

@@ -30,6 +30,8 @@ static const struct refusal refusals[] = {
     {CONFIG(dtype_k), QUIRE_U32, QUIRE_E_UNSUPPORTED, "f16"},
     {CONFIG(dtype_v), 77, QUIRE_E_UNSUPPORTED, "f16"},
     {CONFIG(dtype_v), UINT32_MAX, QUIRE_E_UNSUPPORTED, "f16"},
+    {CONFIG(dtype_k), QUIRE_Q4, QUIRE_E_UNSUPPORTED, "multiples of 16, not 8"},
+    {CONFIG(kv_rotation), 3, QUIRE_E_INVAL, "kv_rotation"},
     {CONFIG(block_size), 0, QUIRE_E_INVAL, "block_size"},
     {CONFIG(block_size), QUIRE_MAX_BLOCK_SIZE + 1, QUIRE_E_LIMIT, "65536"},
     {CONFIG(max_seqs), 0, QUIRE_E_INVAL, "max_seqs"},

@@ -319,7 +319,7 @@ int main(void)
 {
     static const struct qt_test tests[] = {
         QT_TEST(test_contiguous_commits_what_the_length_needs,
-                QT_ON_OPAQUE | QT_CONTIGUOUS | QT_DTYPES),
+                QT_ON_OPAQUE | QT_CONTIGUOUS | QT_DTYPES | QT_QUANTISED),
         QT_TEST(test_contiguous_to_an_uneven_capacity, QT_KV),
         QT_TEST(test_contiguous_without_reserve, QT_ON_OPAQUE | QT_CONTIGUOUS),
         QT_TEST(test_resident_memory_follows_the_length, QT_ON_CPU | QT_CONTIGUOUS),

@@ -35,16 +35,35 @@ struct query {
     double *scores;
 };
 
+/* Turns back what was stored turned, by the definition: docs/formats/kv.md. */
+static void turn(double *x, uint32_t dim)
+{
+    uint32_t n = dim & (0u - dim);
+    for (uint32_t first = 0; first < dim; first += n) {
+        double turned[512];
+        for (uint32_t i = 0; i < n; i++) {
+            turned[i] = 0;
+            for (uint32_t j = 0; j < n; j++)
+                turned[i] += __builtin_parity(i & j) != 0 ? -x[first + j] : x[first + j];
+        }
+        for (uint32_t i = 0; i < n; i++)
+            x[first + i] = turned[i] / sqrt(n);
+    }
+}
+
 static void load_rows(struct query *query, enum qt_plane plane, double *to)
 {
     const struct qt_env *env = query->env;
-    uint32_t count = qt_row_elements(env->geometry, query->layer, plane);
+    uint32_t dim = plane == QT_K ? query->group->head_dim : qt_head_dim_v(query->group);
     uint32_t dtype = plane == QT_K ? env->config.dtype_k : env->config.dtype_v;
     uint8_t *bytes = qt_alloc(qt_row_bytes(env, query->layer, plane));
     for (uint32_t t = 0; t <= query->position; t++) {
         qt_stored_row(env, query->stream->salts[t], query->layer, plane, bytes);
-        for (uint32_t i = 0; i < count; i++)
-            to[(size_t)t * count + i] = qt_load(dtype, bytes + i * quire_dtype_bytes(dtype));
+        for (uint32_t h = 0; h < query->group->num_kv_heads; h++, to += dim) {
+            qt_load_head(dtype, bytes + (size_t)h * qt_head_bytes(dtype, dim), dim, to);
+            if (qt_is_turned(env, plane))
+                turn(to, dim);
+        }
     }
     qt_free(bytes);
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "attention_oracle.h"
+#include "backend/cpu/kernels.h"
 
 static const uint32_t plain_layers[] = {0, 1};
 static const uint32_t full_layers[] = {0, 3};
@@ -25,6 +26,36 @@ const struct qt_geometry qt_groups = {
      {window_layers, 2, 3, 3, 16, 8, 7, 0},
      {sink_layers, 1, 5, 1, 10, 0, 5, 3}},
 };
+
+/* The same with head dims that q8 and q4 have: whole and half units of nibbles, groups of 32 and
+ * 16, blocks of rotation of 16 to 64. */
+static const struct qt_geometry plain_16 = {
+    "plain 16",
+    2,
+    1,
+    {{plain_layers, 2, 4, 2, 64, 0, 0, 0}},
+};
+static const struct qt_geometry groups_16 = {
+    "groups 16",
+    5,
+    3,
+    {{full_layers, 2, 6, 2, 48, 32, 0, 0},
+     {window_layers, 2, 3, 3, 16, 32, 7, 0},
+     {sink_layers, 1, 5, 1, 80, 0, 5, 3}},
+};
+
+static bool is_quantised(uint32_t dtype)
+{
+    return dtype == QUIRE_Q8 || dtype == QUIRE_Q4;
+}
+
+const struct qt_geometry *qt_fit(const struct qt_variant *variant,
+                                 const struct qt_geometry *geometry)
+{
+    if (!is_quantised(variant->dtype_k) && !is_quantised(variant->dtype_v))
+        return geometry;
+    return geometry == &qt_plain ? &plain_16 : geometry == &qt_groups ? &groups_16 : geometry;
+}
 
 const struct quire_group_config *qt_group_of(const struct qt_geometry *geometry, uint32_t layer)
 {
@@ -50,10 +81,61 @@ uint32_t qt_row_elements(const struct qt_geometry *geometry, uint32_t layer, enu
     return group->num_kv_heads * (plane == QT_K ? group->head_dim : qt_head_dim_v(group));
 }
 
+uint32_t qt_head_bytes(uint32_t dtype, uint32_t dim)
+{
+    return quire_kv_data_bytes(dtype, dim) + quire_kv_scale_bytes(dtype, dim);
+}
+
+static uint32_t plane_dim(const struct qt_geometry *geometry, uint32_t layer, enum qt_plane plane)
+{
+    const struct quire_group_config *group = qt_group_of(geometry, layer);
+    return plane == QT_V ? qt_head_dim_v(group) : group->head_dim;
+}
+
 uint32_t qt_row_bytes(const struct qt_env *env, uint32_t layer, enum qt_plane plane)
 {
     uint32_t dtype = plane == QT_K ? env->config.dtype_k : env->config.dtype_v;
-    return qt_row_elements(env->geometry, layer, plane) * quire_dtype_bytes(dtype);
+    uint32_t dim = plane_dim(env->geometry, layer, plane);
+    return qt_row_elements(env->geometry, layer, plane) / dim * qt_head_bytes(dtype, dim);
+}
+
+bool qt_is_turned(const struct qt_env *env, enum qt_plane plane)
+{
+    uint32_t dtype = plane == QT_K ? env->config.dtype_k : env->config.dtype_v;
+    if (env->config.kv_rotation == QUIRE_KV_ROTATION_AUTO)
+        return dtype == QUIRE_Q4;
+    return is_quantised(dtype) && env->config.kv_rotation == QUIRE_KV_ROTATION_HADAMARD;
+}
+
+/* A head's row as the formats' specification has it, or element by element. */
+static void store_head(uint32_t dtype, bool turned, const float *row, uint32_t dim, uint8_t *bytes)
+{
+    const struct quire__kernels *ref = quire__kernels_at(0);
+    float values[QUIRE__HEAD_DIM_MAX];
+    uint8_t *scales = bytes + quire_kv_data_bytes(dtype, dim);
+    for (uint32_t i = 0; i < dim && !is_quantised(dtype); i++)
+        qt_store(dtype, row[i], bytes + i * quire_dtype_bytes(dtype));
+    memcpy(values, row, dim * sizeof *values);
+    if (turned)
+        ref->rotate_finite(values, row, dim);
+    if (dtype == QUIRE_Q8)
+        ref->store_q8(bytes, scales, values, dim);
+    if (dtype == QUIRE_Q4)
+        ref->store_q4(bytes, scales, values, dim);
+}
+
+void qt_load_head(uint32_t dtype, const uint8_t *bytes, uint32_t dim, double *values)
+{
+    const struct quire__kernels *ref = quire__kernels_at(0);
+    float loaded[QUIRE__HEAD_DIM_MAX];
+    const uint8_t *scales = bytes + quire_kv_data_bytes(dtype, dim);
+    if (dtype == QUIRE_Q8)
+        ref->load_q8(loaded, bytes, scales, dim);
+    if (dtype == QUIRE_Q4)
+        ref->load_q4(loaded, bytes, scales, dim);
+    for (uint32_t i = 0; i < dim; i++)
+        values[i] = is_quantised(dtype) ? (double)loaded[i]
+                                        : qt_load(dtype, bytes + i * quire_dtype_bytes(dtype));
 }
 
 void qt_row(uint64_t salt, uint32_t layer, enum qt_plane plane, float *row, uint32_t count)
@@ -68,10 +150,12 @@ void qt_stored_row(const struct qt_env *env, uint64_t salt, uint32_t layer, enum
 {
     uint32_t dtype = plane == QT_K ? env->config.dtype_k : env->config.dtype_v;
     uint32_t count = qt_row_elements(env->geometry, layer, plane);
+    uint32_t dim = plane_dim(env->geometry, layer, plane);
     float *row = qt_alloc(count * sizeof *row);
     qt_row(salt, layer, plane, row, count);
-    for (uint32_t i = 0; i < count; i++)
-        qt_store(dtype, row[i], (uint8_t *)bytes + i * quire_dtype_bytes(dtype));
+    for (uint32_t i = 0; i < count; i += dim)
+        store_head(dtype, qt_is_turned(env, plane), row + i, dim,
+                   (uint8_t *)bytes + (size_t)(i / dim) * qt_head_bytes(dtype, dim));
     qt_free(row);
 }
 
@@ -97,6 +181,7 @@ struct quire_backend *qt_backend(const char *name, uint64_t seed)
 void qt_config(struct quire_pool_config *config, const struct qt_variant *variant,
                const struct qt_geometry *geometry)
 {
+    geometry = qt_fit(variant, geometry);
     quire_pool_config_init(config);
     config->groups = geometry->groups;
     config->num_groups = geometry->num_groups;
@@ -142,7 +227,8 @@ void qt_open_config(struct qt_env *env, const struct qt_variant *variant,
                     const struct qt_geometry *geometry, const struct quire_pool_config *config)
 {
     struct quire_error error = {0};
-    *env = (struct qt_env){.variant = *variant, .geometry = geometry, .config = *config};
+    *env = (struct qt_env){
+        .variant = *variant, .geometry = qt_fit(variant, geometry), .config = *config};
     env->backend =
         config->backend != NULL ? config->backend : qt_backend(variant->backend, config->max_seqs);
     env->config.backend = env->backend;

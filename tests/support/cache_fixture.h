@@ -33,7 +33,8 @@ enum {
     QT_ON_NONE = 1u << 2,
     QT_PAGED = 1u << 3,
     QT_CONTIGUOUS = 1u << 4,
-    QT_DTYPES = 1u << 5, /* every pair of interest, else f16 alone */
+    QT_DTYPES = 1u << 5,    /* every pair of interest, else f16 alone */
+    QT_QUANTISED = 1u << 6, /* pairs with q8 and q4 as well: head dims become multiples of 16 */
     QT_KV = QT_ON_CPU | QT_ON_OPAQUE | QT_PAGED | QT_CONTIGUOUS,
     QT_ALL = QT_KV | QT_ON_NONE,
 };
@@ -120,7 +121,15 @@ void qt_stream_check(struct qt_env *env, const struct qt_stream *stream);
 enum qt_plane { QT_K = 0, QT_V = 1, QT_Q = 2 };
 /* Element values of one row, f32 [heads * dim]. */
 void qt_row(uint64_t salt, uint32_t layer, enum qt_plane plane, float *row, uint32_t count);
-/* What the cache stores for one row. */
+/* The geometry that a variant is run with: `geometry`, or what is like it with other head dims. */
+const struct qt_geometry *qt_fit(const struct qt_variant *variant,
+                                 const struct qt_geometry *geometry);
+/* Bytes of a row of one head, its scales included, and what they are: `turned` says whether the
+ * values are of a turned row. */
+uint32_t qt_head_bytes(uint32_t dtype, uint32_t dim);
+void qt_load_head(uint32_t dtype, const uint8_t *bytes, uint32_t dim, double *values);
+bool qt_is_turned(const struct qt_env *env, enum qt_plane plane);
+/* What the cache stores for one row: of each head its data, then its scales. */
 void qt_stored_row(const struct qt_env *env, uint64_t salt, uint32_t layer, enum qt_plane plane,
                    void *bytes);
 uint32_t qt_row_elements(const struct qt_geometry *geometry, uint32_t layer, enum qt_plane plane);

@@ -25,7 +25,14 @@ static const uint32_t dtypes[][2] = {
     {QUIRE_F32, QUIRE_F16}, {QUIRE_BF16, QUIRE_F32}, {QUIRE_F16, QUIRE_BF16},
 };
 
-enum { VARIANTS_MAX = QT_LEN(backends) * QT_LEN(layouts) * QT_LEN(dtypes) };
+static const uint32_t quantised[][2] = {
+    {QUIRE_Q8, QUIRE_Q8},
+    {QUIRE_Q4, QUIRE_Q4},
+    {QUIRE_Q8, QUIRE_Q4},
+    {QUIRE_F16, QUIRE_Q8},
+};
+
+enum { VARIANTS_MAX = QT_LEN(backends) * QT_LEN(layouts) * (QT_LEN(dtypes) + QT_LEN(quantised)) };
 
 struct suite {
     struct CMUnitTest *tests;
@@ -46,19 +53,27 @@ static void add(struct suite *suite, const struct qt_test *test, const struct qt
         .name = suite->names[i], .test_func = test->run, .initial_state = &suite->variants[i]};
 }
 
+static void add_layouts(struct suite *suite, const struct qt_test *test, const char *backend,
+                        const uint32_t pair[2])
+{
+    for (size_t l = 0; l < QT_LEN(layouts); l++) {
+        struct qt_variant variant = {backend, layouts[l].layout, pair[0], pair[1]};
+        if ((test->variants & layouts[l].flag) != 0)
+            add(suite, test, &variant, layouts[l].name);
+    }
+}
+
 static void add_all(struct suite *suite, const struct qt_test *test)
 {
     size_t num_dtypes = (test->variants & QT_DTYPES) != 0 ? QT_LEN(dtypes) : 1;
+    size_t num_quantised = (test->variants & QT_QUANTISED) != 0 ? QT_LEN(quantised) : 0;
     for (size_t b = 0; b < QT_LEN(backends); b++) {
-        for (size_t l = 0; l < QT_LEN(layouts); l++) {
-            for (size_t d = 0; d < num_dtypes; d++) {
-                struct qt_variant variant = {backends[b].name, layouts[l].layout, dtypes[d][0],
-                                             dtypes[d][1]};
-                if ((test->variants & backends[b].flag) != 0 &&
-                    (test->variants & layouts[l].flag) != 0)
-                    add(suite, test, &variant, layouts[l].name);
-            }
-        }
+        if ((test->variants & backends[b].flag) == 0)
+            continue;
+        for (size_t d = 0; d < num_dtypes; d++)
+            add_layouts(suite, test, backends[b].name, dtypes[d]);
+        for (size_t d = 0; d < num_quantised; d++)
+            add_layouts(suite, test, backends[b].name, quantised[d]);
     }
 }
 

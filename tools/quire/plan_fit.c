@@ -107,10 +107,12 @@ static uint64_t position_bytes(const struct fit *fit, uint32_t index)
 {
     const struct quire_group_config *group = group_at(fit, index);
     const struct quire_pool_config *config = fit->question->config;
-    const uint64_t dim_v = group->head_dim_v != 0 ? group->head_dim_v : group->head_dim;
+    const uint32_t dim_v = group->head_dim_v != 0 ? group->head_dim_v : group->head_dim;
     return (uint64_t)group->num_layers * group->num_kv_heads *
-           (group->head_dim * (uint64_t)quire_dtype_bytes(config->dtype_k) +
-            dim_v * quire_dtype_bytes(config->dtype_v));
+           ((uint64_t)quire_kv_data_bytes(config->dtype_k, group->head_dim) +
+            quire_kv_scale_bytes(config->dtype_k, group->head_dim) +
+            quire_kv_data_bytes(config->dtype_v, dim_v) +
+            quire_kv_scale_bytes(config->dtype_v, dim_v));
 }
 
 /* Bytes of the positions that are held for a reason, shared ones once. */
