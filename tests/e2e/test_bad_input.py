@@ -38,6 +38,7 @@ class BadUsage(Case):
                           ['--top-k', '4294967296'], ['--repeat-penalty', '0'], ['-c', '0'],
                           ['-c', '2000000000'], ['--block-size', '0'], ['--block-size', '70000'],
                           ['--kv', 'f8'], ['--kv', 'f16,'], ['--kv', 'f16,f16,f16'], ['--kv', ''],
+                          ['--kv', 'u32'], ['--kv', 'q8,'], ['--kv-rotation', 'random'],
                           ['--kv-memory', '12Q'], ['--kv-memory', 'G'], ['--kv-memory', '-1'],
                           ['--kv-memory', '99999999999T'], ['--layout', 'best'],
                           ['--threads', '0'], ['--threads', '5000'], ['--template', 'jinja']):

@@ -203,6 +203,20 @@ class Eval(Case):
             raw = self.quire('run', '-m', model, '--raw', '-p', text, '-n', '0', '--json')[0]
             self.assertEqual(json.loads(raw)['prompt_ids'], [1] + ids)
 
+    def test_rotation(self):
+        """It changes what q4 gives, unless it is what q4 has anyway, and nothing of f16."""
+        path = self.write('text.txt', TEXT * 4)
+        nll = {}
+        for kv in ('f16', 'q8', 'q4'):
+            for how in ('auto', 'none', 'hadamard'):
+                nll[kv, how] = self.eval_json(UNTIED, '-f', path, '--kv', kv, '--kv-rotation',
+                                              how)['mean_nll']
+        self.assertEqual(nll['f16', 'none'], nll['f16', 'hadamard'])
+        self.assertEqual(nll['q8', 'none'], nll['q8', 'auto'])
+        self.assertEqual(nll['q4', 'hadamard'], nll['q4', 'auto'])
+        for kv in ('q8', 'q4'):
+            self.assertNotEqual(nll[kv, 'none'], nll[kv, 'hadamard'])
+
     def test_logits(self):
         """The same bytes in every manner; the likeliest is what run writes; one token is enough."""
         for model in (MODEL, UNTIED):
@@ -243,7 +257,7 @@ class Rest(Case):
                 'head_dim': 32, 'feed_forward': 512, 'vocabulary': 384, 'context_length': 4096}
         self.assertEqual({key: got[key] for key in want}, want)
         self.assertEqual(got['kv_bytes_per_token'],
-                         {'f32': 2 * 3 * 32 * 2 * 4, 'f16': 768, 'bf16': 768})
+                         {'f32': 2 * 3 * 32 * 2 * 4, 'f16': 768, 'bf16': 768, 'q8': 408, 'q4': 288})
         self.assertEqual(sum(kind['count'] for kind in got['tensor_types'].values()),
                          got['tensors'])
         self.assertEqual(sum(kind['bytes'] for kind in got['tensor_types'].values()),
@@ -304,7 +318,7 @@ class Rest(Case):
     def test_completion_of_values(self):
         completion = SOURCE / 'tools' / 'completion' / 'quire.bash'
         script = '. "$0"; COMP_WORDS=(quire "$@"); COMP_CWORD=$#; _quire; echo "${COMPREPLY[@]}"'
-        for words, values in (('bench cache --backend', 'cpu none'), ('run --kv', 'f32 f16 bf16'),
+        for words, values in (('bench cache --backend', 'cpu none'), ('run --kv', 'f32 f16 bf16 q8 q4'),
                               ('trace replay --eviction', 'lru cost')):
             done = subprocess.run(['bash', '-c', script, completion, *words.split(), ''],
                                   capture_output=True, check=True)

@@ -35,7 +35,8 @@ class Plan(Case):
 
     def test_options(self):
         half = self.plan('--memory', '10M', '--context', '1000')
-        for dtypes, times in (('f32', 2), ('f32,f16', 1.5), ('bf16', 1)):
+        for dtypes, times in (('f32', 2), ('f32,f16', 1.5), ('bf16', 1), ('q8', 17 / 32),
+                              ('q8,q4', 29 / 64), ('q4', 3 / 8)):
             got = self.plan('--memory', '10M', '--context', '1000', '--kv', dtypes)
             self.assertEqual(got['block_bytes'], half['block_bytes'] * times)
             self.assertEqual([got['dtype_k'], got['dtype_v']], (dtypes.split(',') * 2)[:2])

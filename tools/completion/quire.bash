@@ -4,7 +4,7 @@
 # Words of each command; a test compares them with what --help lists.
 _quire_words()
 {
-    local cache="-m --threads --layout --block-size --kv" words=
+    local cache="-m --threads --layout --block-size --kv --kv-rotation" words=
     local engine="$cache -c --kv-memory"
     case $1 in
     "") words="run tokenize eval info plan trace bench --version" ;;
@@ -46,7 +46,8 @@ _quire()
         return
         ;;
     --layout) mapfile -t COMPREPLY < <(compgen -W "auto paged contiguous" -- "$word") ;;
-    --kv) mapfile -t COMPREPLY < <(compgen -W "f32 f16 bf16" -- "$word") ;;
+    --kv) mapfile -t COMPREPLY < <(compgen -W "f32 f16 bf16 q8 q4" -- "$word") ;;
+    --kv-rotation) mapfile -t COMPREPLY < <(compgen -W "auto none hadamard" -- "$word") ;;
     --backend) mapfile -t COMPREPLY < <(compgen -W "cpu none" -- "$word") ;;
     --eviction) mapfile -t COMPREPLY < <(compgen -W "lru cost" -- "$word") ;;
     --template) mapfile -t COMPREPLY < <(compgen -W "chatml llama3 gemma" -- "$word") ;;

@@ -98,41 +98,55 @@ static bool read_list(const char *text, const struct cli_arg *arg)
     return true;
 }
 
-static bool read_layout(const char *text, uint32_t *layout)
+/* Sets *value to the index of one of the names, which are in the order of an enum. */
+static bool read_name(const char *text, const char *const *names, uint32_t count, uint32_t *value)
 {
-    static const char *const names[] = {"auto", "contiguous", "paged"};
-    for (uint32_t i = 0; i < 3; i++) {
+    for (uint32_t i = 0; i < count; i++) {
         if (strcmp(text, names[i]) == 0) {
-            *layout = i; /* the order of enum quire_layout */
+            *value = i;
             return true;
         }
     }
     return false;
 }
 
-/* "f16", or "f16,bf16" for K and V apart. */
-static bool read_dtypes(const char *text, uint32_t dtypes[2])
+static bool read_layout(const char *text, uint32_t *layout)
 {
-    uint32_t read[2] = {0, 0}, count = 0;
-    for (;;) {
-        size_t length = strcspn(text, ",");
-        bool found = false;
-        for (uint32_t dtype = QUIRE_F32; dtype <= QUIRE_BF16 && count < 2 && !found; dtype++) {
-            const char *name = quire_dtype_name(dtype);
-            if (strlen(name) == length && memcmp(name, text, length) == 0) {
-                read[count] = dtype;
-                found = true;
-            }
+    static const char *const names[] = {"auto", "contiguous", "paged"};
+    return read_name(text, names, 3, layout);
+}
+
+static bool read_rotation(const char *text, uint32_t *rotation)
+{
+    static const char *const names[] = {"auto", "none", "hadamard"};
+    return read_name(text, names, 3, rotation);
+}
+
+/* The dtype of K/V with that name. */
+static bool read_dtype(const char *text, size_t length, uint32_t *dtype)
+{
+    for (uint32_t i = 0; quire_dtype_name(i) != NULL; i++) {
+        const char *name = quire_dtype_name(i);
+        if (quire_kv_data_bytes(i, 16) != 0 && strlen(name) == length &&
+            memcmp(name, text, length) == 0) {
+            *dtype = i;
+            return true;
         }
-        if (!found)
-            return false;
-        count++;
-        if (text[length] == '\0')
-            break;
-        text += length + 1;
     }
-    dtypes[0] = read[0];
-    dtypes[1] = count == 2 ? read[1] : read[0];
+    return false;
+}
+
+bool cli_read_dtypes(const char *text, uint32_t dtypes[2])
+{
+    uint32_t k = 0, v = 0;
+    size_t length = strcspn(text, ",");
+    if (!read_dtype(text, length, &k))
+        return false;
+    const char *second = text[length] == ',' ? text + length + 1 : text;
+    if (!read_dtype(second, strlen(second), &v))
+        return false;
+    dtypes[0] = k;
+    dtypes[1] = v;
     return true;
 }
 
@@ -161,7 +175,9 @@ static bool read_value(const struct cli_arg *arg, const char *text)
     case CLI_LAYOUT:
         return read_layout(text, arg->value);
     case CLI_DTYPES:
-        return read_dtypes(text, arg->value);
+        return cli_read_dtypes(text, arg->value);
+    case CLI_ROTATION:
+        return read_rotation(text, arg->value);
     }
     return false;
 }
@@ -186,7 +202,9 @@ static const char *expected(const struct cli_arg *arg, char *out, size_t size)
     case CLI_LAYOUT:
         return "auto, paged or contiguous";
     case CLI_DTYPES:
-        return "f32, f16 or bf16, or two of them for K and V, as in f16,bf16";
+        return "f32, f16, bf16, q8 or q4, or two of them for K and V, as in q8,q4";
+    case CLI_ROTATION:
+        return "auto, none or hadamard";
     case CLI_FLAG:
     case CLI_TEXT:
         break;

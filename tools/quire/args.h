@@ -26,6 +26,7 @@ enum cli_arg_kind {
     CLI_NUMBERS, /* struct cli_list, each in min .. max */
     CLI_LAYOUT,  /* uint32_t enum quire_layout */
     CLI_DTYPES,  /* uint32_t[2]: K and V */
+    CLI_ROTATION /* uint32_t enum quire_kv_rotation */
 };
 
 struct cli_arg {
@@ -59,5 +60,7 @@ enum cli_parsed cli_parse(const struct cli_command *command, int argc, char **ar
 /* Whole-string readers of numbers; false for anything but a number in range. */
 bool cli_read_u64(const char *text, uint64_t min, uint64_t max, uint64_t *value);
 bool cli_read_size(const char *text, uint64_t *bytes);
+/* "f16", or "q8,q4" for K and V apart. */
+bool cli_read_dtypes(const char *text, uint32_t dtypes[2]);
 
 #endif

@@ -21,7 +21,9 @@ void engine_args(struct engine_options *options, struct cli_arg args[ENGINE_ARGS
         {"--block-size", CLI_U32, &options->block_size, 1, QUIRE_MAX_BLOCK_SIZE, "P",
          "positions per block (16)"},
         {"--kv", CLI_DTYPES, options->dtypes, 0, 0, "TYPE[,TYPE]",
-         "K and V as f32, f16 or bf16 (f16)"},
+         "K and V as f32, f16, bf16, q8 or q4 (f16)"},
+        {"--kv-rotation", CLI_ROTATION, &options->rotation, 0, 0, "ROTATION",
+         "of q8 and q4: auto, none or hadamard (auto: q4 only)"},
         {"-c", CLI_U32, &options->context, 1, QUIRE_MAX_SEQ_LEN, "CTX",
          "positions of the context, at most the model's"},
         {"--kv-memory", CLI_SIZE, &options->kv_memory, 0, 0, "SIZE",
@@ -89,6 +91,7 @@ static struct quire_pool_config pool_config(const struct engine *engine)
     config.layout = options->layout;
     config.dtype_k = options->dtypes[0];
     config.dtype_v = options->dtypes[1];
+    config.kv_rotation = options->rotation;
     config.block_size = options->block_size;
     config.max_open_steps = 1;
     config.vocab_size = quire__model_shapes(engine->model)->vocabulary;
@@ -127,16 +130,25 @@ static uint64_t blocks_of(const struct engine *engine, uint64_t positions)
            (is_contiguous(engine) ? 1 : num_groups);
 }
 
+int engine_cannot_hold(const struct engine *engine, quire_status status)
+{
+    const struct quire__shapes *shapes = quire__model_shapes(engine->model);
+    if (status == QUIRE_E_UNSUPPORTED)
+        cli_error("%s: q8 and q4 need heads whose elements are a multiple of 16, not %u and %u: "
+                  "choose f32, f16 or bf16 with --kv",
+                  engine->options->model, shapes->head_dim, shapes->head_dim_v);
+    else
+        cli_error("%s: the cache cannot hold its shapes: %s", engine->options->model,
+                  quire_status_text(status));
+    return CLI_BAD_DATA;
+}
+
 static int block_bytes_of(const struct engine *engine, uint64_t *block_bytes)
 {
     struct quire_pool_config config = pool_config(engine);
     uint64_t position_bytes = 0;
     quire_status status = quire_pool_measure(&config, block_bytes, &position_bytes);
-    if (status == QUIRE_OK)
-        return CLI_OK;
-    cli_error("%s: the cache cannot hold its shapes: %s", engine->options->model,
-              quire_status_text(status));
-    return CLI_BAD_DATA;
+    return status == QUIRE_OK ? CLI_OK : engine_cannot_hold(engine, status);
 }
 
 static bool is_bounded(const struct engine *engine)

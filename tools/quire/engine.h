@@ -21,6 +21,7 @@ struct engine_options {
     uint32_t layout;     /* enum quire_layout */
     uint32_t block_size; /* P */
     uint32_t dtypes[2];  /* of K and V */
+    uint32_t rotation;   /* enum quire_kv_rotation */
     uint64_t kv_memory;  /* bytes; UINT64_MAX: what the context needs */
 };
 
@@ -32,7 +33,7 @@ struct engine_options {
 
 /* Fills the rows of a command's table for these options; a command takes as many as it has use
  * for. */
-enum { ENGINE_ARGS_FILE = 1, ENGINE_ARGS_CACHE = 5, ENGINE_ARGS_CONTEXT = 7 };
+enum { ENGINE_ARGS_FILE = 1, ENGINE_ARGS_CACHE = 6, ENGINE_ARGS_CONTEXT = 8 };
 void engine_args(struct engine_options *options, struct cli_arg args[ENGINE_ARGS_CONTEXT]);
 
 struct engine {
@@ -77,6 +78,9 @@ int engine_open_pool(struct engine *engine, uint32_t num_seqs);
 int engine_open_shared_pool(struct engine *engine, const struct engine_room *room);
 void engine_close_pool(struct engine *engine);
 void engine_close(struct engine *engine);
+
+/* Says why quire_pool_measure refused the model's shapes; BAD_DATA. */
+int engine_cannot_hold(const struct engine *engine, quire_status status);
 
 /* The upper end of any context: -c, or the model's. Fails when -c is over the model's. */
 int engine_context_limit(const struct engine *engine, uint32_t *limit);

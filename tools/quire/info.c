@@ -19,7 +19,7 @@ static const uint32_t weight_types[] = {
 #undef WEIGHT_TYPE
 };
 
-enum { NUM_KINDS = QUIRE_ARRAY_LEN(weight_types), NUM_DTYPES = QUIRE_BF16 + 1 };
+enum { NUM_KINDS = QUIRE_ARRAY_LEN(weight_types), NUM_DTYPES = QUIRE_Q4 + 1 };
 
 struct facts {
     const char *path;
@@ -29,7 +29,7 @@ struct facts {
     char pretokenizer[32]; /* tokenizer.ggml.pre */
     struct tensor_kind kinds[NUM_KINDS];
     uint64_t tensors, parameters, bytes;
-    uint64_t kv_bytes[NUM_DTYPES]; /* of one token */
+    uint64_t kv_bytes[NUM_DTYPES]; /* of one token; 0 where the model's shapes do not go with it */
     const struct quire_group_config *groups;
     uint32_t num_groups;
     uint64_t free_memory;
@@ -73,6 +73,10 @@ static int measure_cache(const struct quire__model *model, struct facts *facts)
         config.dtype_v = dtype;
         uint64_t block_bytes = 0;
         quire_status status = quire_pool_measure(&config, &block_bytes, &facts->kv_bytes[dtype]);
+        if (status == QUIRE_E_UNSUPPORTED && dtype != QUIRE_F32) {
+            facts->kv_bytes[dtype] = 0;
+            continue;
+        }
         if (status != QUIRE_OK || facts->kv_bytes[dtype] == 0) {
             cli_error("%s: the cache cannot hold its shapes: %s", facts->path,
                       quire_status_text(status));
@@ -124,6 +128,8 @@ static int print_json(const struct facts *facts)
     json_t *per_token = json_object(), *fits = json_object();
     for (uint32_t dtype = QUIRE_F32; dtype < NUM_DTYPES; dtype++) {
         uint64_t bytes = facts->kv_bytes[dtype];
+        if (bytes == 0)
+            continue;
         (void)json_object_set_new(per_token, quire_dtype_name(dtype),
                                   json_integer((json_int_t)bytes));
         (void)json_object_set_new(fits, quire_dtype_name(dtype),
@@ -199,10 +205,12 @@ static int print_text(const struct facts *facts)
     }
     (void)printf("K/V           per token, and tokens that fit in the %llu bytes of free memory\n",
                  (unsigned long long)facts->free_memory);
-    for (uint32_t dtype = QUIRE_F32; dtype < NUM_DTYPES; dtype++)
-        (void)printf("  %-11s %llu bytes, %llu tokens\n", quire_dtype_name(dtype),
-                     (unsigned long long)facts->kv_bytes[dtype],
-                     (unsigned long long)(facts->free_memory / facts->kv_bytes[dtype]));
+    for (uint32_t dtype = QUIRE_F32; dtype < NUM_DTYPES; dtype++) {
+        if (facts->kv_bytes[dtype] != 0)
+            (void)printf("  %-11s %llu bytes, %llu tokens\n", quire_dtype_name(dtype),
+                         (unsigned long long)facts->kv_bytes[dtype],
+                         (unsigned long long)(facts->free_memory / facts->kv_bytes[dtype]));
+    }
     if (s->window != 0)
         (void)printf("  Windows keep only what they see, so a long sequence takes less: quire plan "
                      "counts it.\n");

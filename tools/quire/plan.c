@@ -129,11 +129,8 @@ static int answer_with(const struct engine *engine, uint32_t prefix, bool json)
     if (result != CLI_OK)
         return result;
     quire_status status = plan_fit(&question, &answer.plan);
-    if (status != QUIRE_OK) {
-        cli_error("%s: the cache cannot hold its shapes: %s", engine->options->model,
-                  quire_status_text(status));
-        return CLI_BAD_DATA;
-    }
+    if (status != QUIRE_OK)
+        return engine_cannot_hold(engine, status);
     const uint64_t useful = answer.plan.used_bytes - answer.plan.waste_bytes;
     answer.waste_pct = useful > 0 ? 100.0 * (double)answer.plan.waste_bytes / (double)useful : 0;
     return json ? print_json(&answer) : print_text(&answer);
@@ -146,7 +143,7 @@ int command_plan(int argc, char **argv)
     bool json = false;
     const struct cli_arg args[] = {
         {"--kv", CLI_DTYPES, options.dtypes, 0, 0, "TYPE[,TYPE]",
-         "K and V as f32, f16 or bf16 (f16)"},
+         "K and V as f32, f16, bf16, q8 or q4 (f16)"},
         {"--memory", CLI_SIZE, &options.kv_memory, 0, 0, "SIZE",
          "bytes for K and V, as 512M (half of what is free)"},
         {"--context", CLI_U32, &options.context, 1, QUIRE_MAX_SEQ_LEN, "N",
