@@ -55,6 +55,13 @@ class BadUsage(Case):
         self.refuses('eval', '-m', MODEL, status=USAGE)
         self.refuses('eval', '-m', MODEL, '-f', 'a', '--ids', 'b', status=USAGE)
         self.refuses('eval', '-m', MODEL, '--ids', 'b', '--chunks', '2', status=USAGE)
+        for arguments in (['--compare', 'f16'], ['--compare', ''], ['--compare', 'f16 q5'],
+                          ['--compare', 'f16 q8,q4,q4'], ['--compare', 'f16 ' * 13],
+                          ['--compare', 'f16 q8', '--logits', 'x'], ['--svg', 'x']):
+            with self.subTest(arguments):
+                self.refuses('eval', '-m', MODEL, '-f', 'a', *arguments, status=USAGE)
+        self.refuses('eval', '-m', MODEL, '-f', 'a', '--compare', 'f16 q5', status=USAGE,
+                     says='q8 or q4')
         self.refuses('bench', 'model', '-m', MODEL, '--depth', '1,', status=USAGE)
 
 

@@ -8,6 +8,7 @@ import shutil
 import struct
 import subprocess
 import unittest
+import xml.etree.ElementTree
 
 from cli import CLI, Case, SOURCE, tiny
 
@@ -202,6 +203,37 @@ class Eval(Case):
         for text in (TEXT, '<|im_start|>' + TEXT):  # never two of them
             raw = self.quire('run', '-m', model, '--raw', '-p', text, '-n', '0', '--json')[0]
             self.assertEqual(json.loads(raw)['prompt_ids'], [1] + ids)
+
+    def test_compare(self):
+        """Each format's figures are those of a run with it alone; the first differs in nothing."""
+        path, svg = self.write('text.txt', TEXT * 8), self.path('kv.svg')
+        names = ['f16', 'f32', 'q8', 'q8,q4', 'q4', 'f16']
+        got = self.eval_json(UNTIED, '-f', path, '-c', '150', '--compare', ' '.join(names), '--svg',
+                             svg)
+        self.assertEqual([row['name'] for row in got['formats']], names)
+        for row in got['formats']:
+            alone = self.eval_json(UNTIED, '-f', path, '-c', '150', '--kv', row['name'])
+            self.assertEqual(alone['tokens'], got['tokens'])
+            self.assertAlmostEqual(alone['mean_nll'], row['mean_nll'], places=12)
+            self.assertAlmostEqual(row['ppl'], math.exp(row['mean_nll']))
+            self.assertGreater(row['tok_s'], 0)
+        first, f32, q8, mixed, q4, again = got['formats']
+        for row in (first, again):
+            self.assertEqual((row['kl_mean'], row['kl_99'], row['ppl_more_pct'], row['top1_pct']),
+                             (0, 0, 0, 100))
+        self.assertEqual([row['bytes_per_token'] for row in got['formats']],
+                         [768, 1536, 408, 348, 288, 768])
+        self.assertLess(f32['kl_mean'], q8['kl_mean'])
+        self.assertLess(q8['kl_mean'], mixed['kl_mean'])
+        self.assertLess(mixed['kl_mean'], q4['kl_mean'])
+        self.assertLess(q4['kl_mean'], q4['kl_99'])
+        with open(svg, encoding='utf-8') as file:
+            drawing = xml.etree.ElementTree.fromstring(file.read())
+        texts = [element.text for element in drawing.iter() if element.tag.endswith('text')]
+        for name in names:
+            self.assertIn(name, texts)
+        text = self.quire('eval', '-m', UNTIED, '-f', path, '-c', '150', '--compare', 'f16 q4')[0]
+        self.assertRegex(text.decode(), r'\Atokens +\d+\nK/V .*\nf16 .*\nq4 .*\n\Z')
 
     def test_rotation(self):
         """It changes what q4 gives, unless it is what q4 has anyway, and nothing of f16."""

@@ -13,7 +13,7 @@ _quire_words()
         words+=" --system --template --stats --json $engine"
         ;;
     tokenize) words="-p -f --decode --bos -m" ;;
-    eval) words="-f --ids --chunks --logits --json $engine" ;;
+    eval) words="-f --ids --chunks --logits --compare --svg --json $engine" ;;
     info) words="--json" ;;
     plan) words="--kv --memory --context --block-size --prefix --json" ;;
     trace) words="replay" ;;
@@ -40,7 +40,7 @@ _quire()
         command="$command ${COMP_WORDS[2]}"
     fi
     case $before in
-    -m | -f | --ids | --logits)
+    -m | -f | --ids | --logits | --svg)
         compopt -o filenames 2>/dev/null
         mapfile -t COMPREPLY < <(compgen -f -- "$word")
         return
@@ -52,7 +52,8 @@ _quire()
     --eviction) mapfile -t COMPREPLY < <(compgen -W "lru cost" -- "$word") ;;
     --template) mapfile -t COMPREPLY < <(compgen -W "chatml llama3 gemma" -- "$word") ;;
     -p | -n | --n | -c | --temp | --top-k | --top-p | --min-p | --repeat-penalty | --seed | \
-        --system | --threads | --block-size | --kv-memory | --chunks | --depth | --batch | \
+        --system | --threads | --block-size | --kv-memory | --chunks | --compare | --depth | \
+        --batch | \
         --prompt | --generate | --runs | --memory | --context | --prefix | --blocks | \
         --bytes-per-token | --seqs | --step-tokens | --step-ms | --requests) ;;
     *)

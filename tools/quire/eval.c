@@ -1,10 +1,11 @@
-/* eval.c - quire eval: negative log-likelihood and perplexity of a text, and its last logits.
+/* eval.c - quire eval: what a model makes of a text, and what the formats of K/V make of that.
  * SPDX-License-Identifier: Apache-2.0 */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "quire/commands.h"
+#include "quire/compare.h"
 #include "quire/console.h"
 #include "quire/engine.h"
 #include "quire/files.h"
@@ -14,31 +15,20 @@ enum { CHUNK_DEFAULT = 2048 };
 
 struct options {
     struct engine_options engine;
-    const char *file, *ids, *logits;
+    const char *file, *ids, *logits, *compare, *svg;
     uint32_t chunks;
     bool json;
 };
 
 /* Sums over the text so far, and the logits of its last position. */
 struct evaluation {
+    struct engine *engine;
     const uint32_t *chunk;
     uint32_t chunk_count, vocabulary;
     double nll; /* in nats */
     uint64_t tokens;
     float *last; /* [V] */
 };
-
-/* log sum exp in double: sums of 100,000 terms keep their digits. */
-static double log_denominator(const float *logits, uint32_t count)
-{
-    float largest = logits[0];
-    for (uint32_t i = 1; i < count; i++)
-        largest = logits[i] > largest ? logits[i] : largest;
-    double sum = exp((double)logits[0] - (double)largest);
-    for (uint32_t i = 1; i < count; i++)
-        sum += exp((double)logits[i] - (double)largest);
-    return (double)largest + log(sum);
-}
 
 static quire_status take_logits(void *context, const struct quire__logits *logits)
 {
@@ -50,7 +40,7 @@ static quire_status take_logits(void *context, const struct quire__logits *logit
             memcpy(e->last, row, e->vocabulary * sizeof *row);
             continue;
         }
-        e->nll += log_denominator(row, e->vocabulary) - (double)row[e->chunk[next]];
+        e->nll += compare_denominator(row, e->vocabulary) - (double)row[e->chunk[next]];
         e->tokens++;
     }
     return QUIRE_OK;
@@ -107,29 +97,43 @@ static int choose_chunks(struct engine *engine, const struct options *options, u
     return result;
 }
 
-static int evaluate_chunk(struct engine *engine, struct evaluation *e)
+static int evaluate_chunk(void *context, const uint32_t *tokens, uint32_t count)
 {
+    struct evaluation *e = context;
     struct quire_error error;
     quire_seq seq;
-    if (quire_seq_create(engine->pool, NULL, &seq) != QUIRE_OK) {
+    e->chunk = tokens;
+    e->chunk_count = count;
+    if (quire_seq_create(e->engine->pool, NULL, &seq) != QUIRE_OK) {
         cli_error("cannot start a sequence");
         return CLI_BAD_DATA;
     }
     struct engine_feed feed = {.seq = seq,
-                               .tokens = e->chunk,
-                               .count = e->chunk_count,
+                               .tokens = tokens,
+                               .count = count,
                                .want = QUIRE__WANT_ALL,
                                .logits = take_logits,
                                .context = e,
                                .label = "evaluating"};
-    quire_status status = engine_feed_tokens(engine, &feed, &error);
-    (void)quire_seq_destroy(engine->pool, seq);
+    quire_status status = engine_feed_tokens(e->engine, &feed, &error);
+    (void)quire_seq_destroy(e->engine->pool, seq);
     return status == QUIRE_OK ? CLI_OK : cli_fail(&error);
 }
 
+static int compare_next(void *context, const uint32_t *tokens, uint32_t count)
+{
+    return compare_chunk(context, tokens, count);
+}
+
+/* What is done with each chunk of a text. */
+struct reader {
+    int (*chunk)(void *context, const uint32_t *tokens, uint32_t count);
+    void *context;
+};
+
 /* Goes over the text chunk by chunk, each with BOS in front where the file asks for it. */
-static int evaluate(struct engine *engine, const struct options *options,
-                    const struct quire__ids *ids, struct evaluation *e)
+static int read_chunks(const struct engine *engine, const struct options *options,
+                       const struct quire__ids *ids, const struct reader *reader)
 {
     const bool bos = options->ids == NULL && quire__tokenizer_add_bos(engine->tokenizer);
     uint32_t *chunk = quire__calloc(engine->context, sizeof *chunk);
@@ -147,9 +151,7 @@ static int evaluate(struct engine *engine, const struct options *options,
             chunk[used++] = quire__tokenizer_bos(engine->tokenizer);
         while (used < engine->context && at < ids->count)
             chunk[used++] = ids->ids[at++];
-        e->chunk = chunk;
-        e->chunk_count = used;
-        result = evaluate_chunk(engine, e);
+        result = reader->chunk(reader->context, chunk, used);
     }
     quire__free(chunk);
     return result;
@@ -190,10 +192,51 @@ static int print_result(const struct options *options, const struct evaluation *
     return cli_write(text, (uint64_t)length) ? CLI_OK : CLI_BAD_DATA;
 }
 
+static int evaluate(struct engine *engine, const struct options *options,
+                    const struct quire__ids *ids)
+{
+    struct evaluation e = {.engine = engine,
+                           .vocabulary = quire__model_shapes(engine->model)->vocabulary};
+    const struct reader reader = {evaluate_chunk, &e};
+    int result = engine_open_pool(engine, 1);
+    e.last = quire__calloc(e.vocabulary, sizeof *e.last);
+    if (result == CLI_OK && e.last == NULL) {
+        cli_error("no memory for the logits");
+        result = CLI_BAD_DATA;
+    }
+    if (result == CLI_OK)
+        result = read_chunks(engine, options, ids, &reader);
+    if (result == CLI_OK)
+        result = check_result(options, &e);
+    if (result == CLI_OK && options->logits != NULL)
+        result = files_write(options->logits, e.last, (uint64_t)e.vocabulary * sizeof *e.last);
+    if (result == CLI_OK)
+        result = print_result(options, &e);
+    quire__free(e.last);
+    return result;
+}
+
+static int compare_formats(struct engine *engine, const struct options *options,
+                           const struct quire__ids *ids)
+{
+    struct compare compare = {0};
+    const struct reader reader = {compare_next, &compare};
+    int result = compare_parse(&compare, options->compare);
+    if (result == CLI_OK)
+        result = compare_open(&compare, engine, ids->count);
+    if (result == CLI_OK)
+        result = read_chunks(engine, options, ids, &reader);
+    if (result == CLI_OK)
+        result = compare_print(&compare, options->json);
+    if (result == CLI_OK && options->svg != NULL)
+        result = compare_draw(&compare, options->svg);
+    compare_close(&compare);
+    return result;
+}
+
 static int run(struct engine *engine, const struct options *options)
 {
     struct quire__ids ids = {0};
-    struct evaluation e = {0};
     int result = engine_open_file(engine, &options->engine, options->ids == NULL);
     if (result == CLI_OK)
         result = engine_open_model(engine);
@@ -202,26 +245,33 @@ static int run(struct engine *engine, const struct options *options)
     if (result == CLI_OK)
         result = choose_chunks(engine, options, ids.count);
     if (result == CLI_OK)
-        result = engine_open_pool(engine, 1);
-    if (result == CLI_OK) {
-        e.vocabulary = quire__model_shapes(engine->model)->vocabulary;
-        e.last = quire__calloc(e.vocabulary, sizeof *e.last);
-        if (e.last == NULL) {
-            cli_error("no memory for the logits");
-            result = CLI_BAD_DATA;
-        }
-    }
-    if (result == CLI_OK)
-        result = evaluate(engine, options, &ids, &e);
-    if (result == CLI_OK)
-        result = check_result(options, &e);
-    if (result == CLI_OK && options->logits != NULL)
-        result = files_write(options->logits, e.last, (uint64_t)e.vocabulary * sizeof *e.last);
-    if (result == CLI_OK)
-        result = print_result(options, &e);
-    quire__free(e.last);
+        result = options->compare != NULL ? compare_formats(engine, options, &ids)
+                                          : evaluate(engine, options, &ids);
     quire__ids_deinit(&ids);
     return result;
+}
+
+/* Says what goes with what. */
+static int check_options(const struct options *options)
+{
+    struct compare formats = {0};
+    if ((options->file != NULL) == (options->ids != NULL)) {
+        cli_error("eval: give a text with -f or token ids with --ids, one of them");
+        return CLI_BAD_USAGE;
+    }
+    if (options->ids != NULL && options->chunks != 0) {
+        cli_error("eval: --ids is one chunk: leave --chunks out");
+        return CLI_BAD_USAGE;
+    }
+    if (options->compare != NULL && options->logits != NULL) {
+        cli_error("eval: --logits are of one format: leave --compare out");
+        return CLI_BAD_USAGE;
+    }
+    if (options->compare == NULL && options->svg != NULL) {
+        cli_error("eval: --svg draws what --compare finds: say what with --compare");
+        return CLI_BAD_USAGE;
+    }
+    return options->compare != NULL ? compare_parse(&formats, options->compare) : CLI_OK;
 }
 
 int command_eval(int argc, char **argv)
@@ -236,6 +286,9 @@ int command_eval(int argc, char **argv)
         {"--chunks", CLI_U32, &options.chunks, 1, UINT32_MAX, "N", "only the first N chunks"},
         {"--logits", CLI_TEXT, &options.logits, 0, 0, "OUT.f32",
          "write the last position's logits, little-endian f32"},
+        {"--compare", CLI_TEXT, &options.compare, 0, 0, "LIST",
+         "formats of K/V side by side, as \"f16 q8 q8,q4 q4\""},
+        {"--svg", CLI_TEXT, &options.svg, 0, 0, "FILE.svg", "draw what --compare finds"},
         {"--json", CLI_FLAG, &options.json, 0, 0, NULL, "print one JSON object"},
     };
     const struct cli_command command = {
@@ -253,16 +306,11 @@ int command_eval(int argc, char **argv)
     enum cli_parsed parsed = cli_parse(&command, argc, argv);
     if (parsed != CLI_PARSED)
         return parsed == CLI_HELPED ? CLI_OK : CLI_BAD_USAGE;
-    if ((options.file != NULL) == (options.ids != NULL)) {
-        cli_error("eval: give a text with -f or token ids with --ids, one of them");
-        return CLI_BAD_USAGE;
-    }
-    if (options.ids != NULL && options.chunks != 0) {
-        cli_error("eval: --ids is one chunk: leave --chunks out");
-        return CLI_BAD_USAGE;
-    }
+    int result = check_options(&options);
+    if (result != CLI_OK)
+        return result;
     struct engine engine = {0};
-    int result = run(&engine, &options);
+    result = run(&engine, &options);
     engine_close(&engine);
     return result;
 }
