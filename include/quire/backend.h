@@ -249,8 +249,12 @@ struct quire_kv_ops {
 struct quire_weight_desc {
     uint32_t type; /* enum quire_weight_type */
     uint64_t rows, columns;
-    const void *data; /* borrowed until weight_destroy */
+    const void *data; /* read before weight_create returns */
     uint64_t bytes;
+    /* Called, unless NULL, from weight_create on its thread as it goes on: the first `bytes` bytes
+     * of the data are no longer needed. */
+    void (*taken)(void *context, uint64_t bytes);
+    void *context;
 };
 
 enum quire_activation {
@@ -264,6 +268,8 @@ enum quire_rotary_style {
 };
 
 struct quire_nn_ops {
+    /* Takes a matrix in the backend's own form; nothing of desc is kept. INVAL for sizes that do
+     * not agree, UNSUPPORTED, NOMEM. */
     quire_status (*weight_create)(struct quire_backend *, const struct quire_weight_desc *,
                                   struct quire_weight **out);
     void (*weight_destroy)(struct quire_backend *, struct quire_weight *);

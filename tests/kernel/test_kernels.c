@@ -2,7 +2,7 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * The list of kernels makes the table of checks below, so a kernel without a check does not build;
- * test_kv_formats.c has those of quantised K/V.
+ * test_linear.c and test_kv_formats.c have those of their parts of the list.
  * u is the unit roundoff; a sum of n products in any order is off by n u sum |terms| at most
  * (N. J. Higham, Accuracy and Stability of Numerical Algorithms, section 3.1). */
 #include "kernel_fixture.h"
@@ -625,47 +625,6 @@ static void check_argmax(struct bench *b)
     }
 }
 
-/* Rows and tokens around every register tile, columns around every vector; then the same row alone,
- * whose bits must be the same. */
-static void check_panel_dot(struct bench *b)
-{
-    for (uint32_t i = 0; i < 60; i++) {
-        uint32_t rows = 1 + i % 9, tokens = 1 + i * 5 % 14, columns = sizes[i % QT_LEN(sizes)];
-        struct kt_guard w_guard, x_guard, y_guard = kt_guard_new((size_t)rows * tokens * 4);
-        float *w = kt_floats(&w_guard, &b->random, (size_t)rows * columns, 1);
-        float *x = kt_floats(&x_guard, &b->random, (size_t)tokens * columns, 1);
-        float *y = y_guard.data;
-        struct quire__linear task = {
-            (const uint8_t *)w, columns * 4, x, columns, y, rows, columns, rows, tokens};
-        b->k->panel_dot(&task);
-        for (uint32_t j = 0; j < rows * tokens; j++) {
-            uint32_t r = j % rows, t = j / rows;
-            double sum = 0, size = 0;
-            for (uint32_t d = 0; d < columns; d++) {
-                double z = (double)w[r * columns + d] * (double)x[t * columns + d];
-                sum += z;
-                size += fabs(z);
-            }
-            near(b, "panel_dot", j, (double)y[j], sum, (columns + 1) * U * size);
-            float alone;
-            struct quire__linear one = {(const uint8_t *)(w + r * columns),
-                                        columns * 4,
-                                        x + t * columns,
-                                        columns,
-                                        &alone,
-                                        1,
-                                        columns,
-                                        1,
-                                        1};
-            b->k->panel_dot(&one);
-            same(b, "panel_dot of one row", j, &alone, &y[j], 4);
-        }
-        kt_guard_free(&w_guard);
-        kt_guard_free(&x_guard);
-        kt_guard_free(&y_guard);
-    }
-}
-
 struct check {
     const char *name;
     void (*run)(struct bench *b);
@@ -673,7 +632,7 @@ struct check {
 
 static const struct check checks[] = {
 #define CHECK_ROW(name, parameters) {#name, check_##name},
-    QUIRE__ATTEND_LIST(CHECK_ROW) QUIRE__LINEAR_LIST(CHECK_ROW) QUIRE__NN_LIST(CHECK_ROW)
+    QUIRE__ATTEND_LIST(CHECK_ROW) QUIRE__NN_LIST(CHECK_ROW)
 #undef CHECK_ROW
 };
 

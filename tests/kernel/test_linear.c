@@ -3,46 +3,124 @@
  *
  * A row of y depends on its row of x and the weights alone, so 70 tokens at once, fewer at once,
  * one at a time and any number of threads give the same bytes. */
-#include "kernel_fixture.h"
+#include "matrix_fixture.h"
 
 #include <math.h>
 #include <string.h>
 
+#include "backend/cpu/scalar.h"
+
 enum { TOKENS = 70 };
 
-struct matrix {
-    uint32_t type;
-    uint64_t rows, columns;
-    uint8_t *bytes;
-    uint64_t num_bytes;
+/* ---- the kernels ---- */
+
+/* The padding of a prepared row is zero, what lies behind is left alone. */
+static void check_prepare(const struct quire__kernels *kernels)
+{
+    enum { ROWS = 5, GAP = 7 };
+    static const uint32_t sizes[] = {1, 2, 15, 16, 17, 31, 32, 33, 64, 80, 127, 500};
+    struct qt_random random = {1};
+    for (size_t i = 0; i < QT_LEN(sizes); i++) {
+        size_t n = sizes[i], padded = (n + 31) / 32 * 32, stride = padded + GAP;
+        size_t bytes = kernels->x_bytes;
+        struct kt_guard x_guard, to = kt_guard_new((ROWS * stride - GAP) * bytes);
+        float *x = kt_floats(&x_guard, &random, ROWS * (n + GAP) - GAP, 3);
+        kernels->prepare(&(struct quire__inputs){x, n + GAP, n, ROWS, to.data, stride});
+        for (size_t j = 0; j < ROWS * stride - GAP; j++) {
+            size_t row = j / stride, k = j % stride;
+            float want = k < n ? kt_operand(kernels, x[row * (n + GAP) + k]) : 0.0f;
+            uint16_t half = k < n ? f32_to_bf16(want) : 0;
+            const void *element = bytes == 2 ? (const void *)&half : (const void *)&want;
+            if (k >= padded) /* as the fixture filled it */
+                element = "\xff\xff\xff\xff";
+            assert_memory_equal((uint8_t *)to.data + j * bytes, element, bytes);
+        }
+        kt_guard_free(&x_guard);
+        kt_guard_free(&to);
+    }
+}
+
+/* Rows and tokens around every tile and group, columns around blocks and stretches; then each token
+ * alone, whose bits must be the same. */
+static void check_linear(const struct quire__kernels *kernels)
+{
+    static const uint32_t tokens_of[] = {1, 2, 3, 4, 5, 7, 12, 16, 17, 31, 32, 33, 47, 48, 64, 70};
+    struct qt_random random = {2};
+    struct kt_guard scratch = kt_guard_new(QUIRE__SCRATCH_BYTES);
+    for (uint32_t i = 0; i < 5 * QT_LEN(tokens_of); i++) {
+        const struct kt_type *type = &kt_types[i % QUIRE__NUM_WEIGHTS];
+        uint32_t tokens = tokens_of[i % QT_LEN(tokens_of)], rows = 1 + i * 13 % 150;
+        uint32_t blocks = 1 + i * 5 % 13, columns = blocks * 32;
+        if (columns % type->elements != 0)
+            columns = type->elements;
+        size_t stride = (size_t)columns + 5;
+        struct kt_matrix m;
+        struct kt_guard x_guard, to = kt_guard_new((tokens * stride - 5) * kernels->x_bytes);
+        struct kt_guard y_guard = kt_guard_new((size_t)rows * tokens * 4);
+        struct kt_guard alone_guard = kt_guard_new((size_t)rows * 4);
+        float *x = kt_floats(&x_guard, &random, (size_t)tokens * columns, 1);
+        kt_matrix_new(&m, type, rows, columns, i);
+        kernels->prepare(&(struct quire__inputs){x, columns, columns, tokens, to.data, stride});
+        struct quire__linear task = {.panels = &m.panels,
+                                     .type = kt_weight_kernels(kernels, m.type),
+                                     .num_panels = m.panels.num_panels,
+                                     .x = to.data,
+                                     .x_stride = stride,
+                                     .y = y_guard.data,
+                                     .y_stride = rows,
+                                     .tokens = tokens,
+                                     .scratch = scratch.data};
+        kernels->linear(&task);
+        kt_product_check(kernels, &(struct kt_product){&m, x, y_guard.data, columns, rows, tokens});
+        for (uint32_t t = 0; t < tokens; t++) {
+            task.x = (uint8_t *)to.data + t * stride * kernels->x_bytes;
+            task.y = alone_guard.data;
+            task.tokens = 1;
+            kernels->linear(&task);
+            if (memcmp(alone_guard.data, (float *)y_guard.data + (size_t)t * rows,
+                       (size_t)rows * 4) != 0)
+                fail_msg("%s at level %s: token %u of %u, %u x %u, differs when it is alone",
+                         quire_weight_name(m.type), kernels->level, t, tokens, rows, columns);
+        }
+        kt_matrix_free(&m);
+        kt_guard_free(&x_guard);
+        kt_guard_free(&to);
+        kt_guard_free(&y_guard);
+        kt_guard_free(&alone_guard);
+    }
+    kt_guard_free(&scratch);
+}
+
+static void (*const checks[])(const struct quire__kernels *) = {
+#define CHECK_ROW(name, parameters) check_##name,
+    QUIRE__LINEAR_LIST(CHECK_ROW)
+#undef CHECK_ROW
 };
 
-static void matrix_make(struct matrix *m, uint32_t type, uint64_t rows, uint64_t columns)
+static void every_kernel_at_every_level(void **state)
 {
-    struct qt_random random = {type * 100 + rows};
-    uint64_t row_bytes;
-    assert_int_equal(quire_weight_row_bytes(type, columns, &row_bytes), QUIRE_OK);
-    *m = (struct matrix){type, rows, columns, NULL, rows * row_bytes};
-    /* One byte off: weights may lie at any address. */
-    m->bytes = (uint8_t *)qt_alloc(m->num_bytes + 1) + 1;
-    /* Small bytes are finite as a half, a bfloat or an f32 in any place. */
-    for (uint64_t i = 0; i < m->num_bytes; i++)
-        m->bytes[i] = (uint8_t)(qt_below(&random, 60) + 1);
+    (void)state;
+    const struct quire__kernels *kernels;
+    for (uint32_t i = 0; (kernels = kt_level(i)) != NULL; i++) {
+        for (size_t c = 0; c < QT_LEN(checks); c++)
+            checks[c](kernels);
+    }
 }
 
-static void matrix_free(struct matrix *m)
-{
-    qt_free(m->bytes - 1);
-}
+/* ---- the backend ---- */
 
 struct inputs {
     struct kt_guard x_guard;
     float *x, *all; /* all: y of all tokens at once */
 };
 
-static struct quire_weight *weight_of(struct quire_backend *backend, const struct matrix *m)
+static struct quire_weight *weight_of(struct quire_backend *backend, const struct kt_matrix *m)
 {
-    struct quire_weight_desc desc = {m->type, m->rows, m->columns, m->bytes, m->num_bytes};
+    struct quire_weight_desc desc = {.type = m->type,
+                                     .rows = m->rows,
+                                     .columns = m->columns,
+                                     .data = m->file.data,
+                                     .bytes = m->rows * m->row_bytes};
     struct quire_weight *weight = NULL;
     assert_int_equal(backend->nn->weight_create(backend, &desc, &weight), QUIRE_OK);
     return weight;
@@ -50,7 +128,8 @@ static struct quire_weight *weight_of(struct quire_backend *backend, const struc
 
 /* Asserts y of some tokens; the views have gaps between their rows. */
 static void compare(struct quire_backend *backend, struct quire_weight *weight,
-                    const struct matrix *m, const struct inputs *in, uint64_t first, uint64_t count)
+                    const struct kt_matrix *m, const struct inputs *in, uint64_t first,
+                    uint64_t count)
 {
     uint64_t stride = m->rows + 3;
     struct kt_guard guard = kt_guard_new((size_t)(count * stride - 3) * 4);
@@ -70,30 +149,30 @@ static void compare(struct quire_backend *backend, struct quire_weight *weight,
     kt_guard_free(&guard);
 }
 
-/* The first answer against f64, by what embed says the weights are. */
-static void check(struct quire_backend *backend, struct quire_weight *weight,
-                  const struct matrix *m, const struct inputs *in)
+/* The first answer against f64. */
+static void check(const struct quire__kernels *kernels, const struct kt_matrix *m,
+                  const struct inputs *in)
+{
+    for (uint64_t t = 0; t < TOKENS; t += 23)
+        kt_product_check(kernels, &(struct kt_product){m, in->x + t * m->columns,
+                                                       in->all + t * m->rows, 0, 0, 1});
+}
+
+/* embed gives the very weights. */
+static void check_embed(struct quire_backend *backend, struct quire_weight *weight,
+                        const struct kt_matrix *m)
 {
     float *row = qt_alloc(m->columns * 4);
-    for (uint32_t r = 0; r<m->rows; r += m->rows> 50 ? 37 : 1) {
+    for (uint32_t r = 0; r < m->rows; r++) {
         struct quire_view id = quire_view_host(&r, QUIRE_U32, 1, 1, 1);
         struct quire_view to = quire_view_host(row, QUIRE_F32, 1, 1, m->columns);
         assert_int_equal(backend->nn->embed(backend, weight, &id, &to), QUIRE_OK);
-        for (uint64_t t = 0; t < TOKENS; t += 23) {
-            double sum = 0, size = 0;
-            for (uint64_t k = 0; k < m->columns; k++) {
-                double z = (double)row[k] * (double)in->x[t * m->columns + k];
-                sum += z;
-                size += fabs(z);
-            }
-            double got = (double)in->all[t * m->rows + r];
-            assert_true(fabs(got - sum) <= (double)(m->columns + 1) * KT_U * size);
-        }
+        assert_memory_equal(row, m->weights + r * m->columns, m->columns * 4);
     }
     qt_free(row);
 }
 
-static void one_matrix(const char *level, const struct matrix *m)
+static void one_matrix(const struct quire__kernels *kernels, const struct kt_matrix *m)
 {
     static const uint32_t threads[] = {1, 2, 5};
     static const uint64_t counts[] = {1, 2, 3, 4, 5, 6, 7, 8, 13, 33, 70};
@@ -102,13 +181,14 @@ static void one_matrix(const char *level, const struct matrix *m)
     in.x = kt_floats(&in.x_guard, &random, TOKENS * m->columns, 1);
     in.all = qt_alloc(TOKENS * m->rows * 4);
     for (uint32_t i = 0; i < QT_LEN(threads); i++) {
-        struct quire_backend *backend = kt_backend(level, threads[i]);
+        struct quire_backend *backend = kt_backend(kernels->level, threads[i]);
         struct quire_weight *weight = weight_of(backend, m);
         if (i == 0) {
             struct quire_view x = quire_view_host(in.x, QUIRE_F32, TOKENS, 1, m->columns);
             struct quire_view y = quire_view_host(in.all, QUIRE_F32, TOKENS, 1, m->rows);
             assert_int_equal(backend->nn->linear(backend, weight, &x, &y), QUIRE_OK);
-            check(backend, weight, m, &in);
+            check(kernels, m, &in);
+            check_embed(backend, weight, m);
         }
         for (uint32_t c = 0; c < QT_LEN(counts); c++)
             compare(backend, weight, m, &in, qt_below(&random, (uint32_t)(TOKENS - counts[c] + 1)),
@@ -120,48 +200,152 @@ static void one_matrix(const char *level, const struct matrix *m)
     kt_guard_free(&in.x_guard);
 }
 
-#define LINEAR_TYPE(name, value, elements, bytes, text) {QUIRE_W_##name, (elements)},
-static const struct {
-    uint32_t type, elements;
-} types[] = {QUIRE_WEIGHT_LIST(LINEAR_TYPE)};
-#undef LINEAR_TYPE
-
 static void rows_do_not_depend_on_the_batch(void **state)
 {
     (void)state;
     const struct quire__kernels *kernels;
     for (uint32_t i = 0; (kernels = kt_level(i)) != NULL; i++) {
-        for (size_t t = 0; t < QT_LEN(types); t++) {
-            uint64_t odd = types[t].elements == 1 ? 37 : types[t].elements;
-            struct matrix matrices[2];
-            matrix_make(&matrices[0], types[t].type, 1 + t * 3, odd);
-            matrix_make(&matrices[1], types[t].type, 131, odd * 3);
+        for (size_t t = 0; t < QUIRE__NUM_WEIGHTS; t++) {
+            uint64_t odd = kt_types[t].elements == 1 ? 37 : kt_types[t].elements;
+            struct kt_matrix matrices[2];
+            kt_matrix_new(&matrices[0], &kt_types[t], 1 + t * 3, odd, t);
+            kt_matrix_new(&matrices[1], &kt_types[t], 131, odd * 3, t);
             for (size_t j = 0; j < 2; j++) {
-                one_matrix(kernels->level, &matrices[j]);
-                matrix_free(&matrices[j]);
+                one_matrix(kernels, &matrices[j]);
+                kt_matrix_free(&matrices[j]);
             }
         }
     }
 }
 
-/* More columns than the panels of a new backend hold at the least number of rows. */
-static void very_long_rows(void **state)
+static const struct quire__kernels *best_level(void)
 {
-    (void)state;
-    struct matrix m;
-    matrix_make(&m, QUIRE_W_Q8_0, 6, 32 * 1024);
     const struct quire__kernels *best = NULL;
     for (uint32_t i = 0; kt_level(i) != NULL; i++)
         best = kt_level(i);
-    one_matrix(best->level, &m);
-    matrix_free(&m);
+    return best;
+}
+
+static const struct kt_type *type_of(uint32_t type)
+{
+    for (size_t t = 0; t < QUIRE__NUM_WEIGHTS; t++) {
+        if (kt_types[t].type == type)
+            return &kt_types[t];
+    }
+    return NULL;
+}
+
+/* More columns than a stretch has. */
+static void very_long_rows(void **state)
+{
+    (void)state;
+    struct kt_matrix m;
+    kt_matrix_new(&m, type_of(QUIRE_W_Q8_0), 6, 32 * 1024, 1);
+    one_matrix(best_level(), &m);
+    kt_matrix_free(&m);
+}
+
+/* More tokens than one linear takes. */
+static void very_many_tokens(void **state)
+{
+    (void)state;
+    enum { MANY = QUIRE__TOKENS_MAX + 40, COLUMNS = 96, ROWS = 33 };
+    const struct quire__kernels *kernels = best_level();
+    struct quire_backend *backend = kt_backend(kernels->level, 2);
+    struct qt_random random = {3};
+    struct kt_matrix m;
+    struct kt_guard x_guard, y_guard = kt_guard_new((size_t)MANY * ROWS * 4);
+    kt_matrix_new(&m, type_of(QUIRE_W_Q4_0), ROWS, COLUMNS, 1);
+    struct quire_weight *weight = weight_of(backend, &m);
+    float *x = kt_floats(&x_guard, &random, (size_t)MANY * COLUMNS, 1);
+    struct quire_view xv = quire_view_host(x, QUIRE_F32, MANY, 1, COLUMNS);
+    struct quire_view yv = quire_view_host(y_guard.data, QUIRE_F32, MANY, 1, ROWS);
+    assert_int_equal(backend->nn->linear(backend, weight, &xv, &yv), QUIRE_OK);
+    kt_product_check(kernels, &(struct kt_product){&m, x, y_guard.data, COLUMNS, ROWS, MANY});
+    backend->nn->weight_destroy(backend, weight);
+    quire_backend_destroy(backend);
+    kt_matrix_free(&m);
+    kt_guard_free(&x_guard);
+    kt_guard_free(&y_guard);
+}
+
+/* What is no number in one token stays in its row, and makes all of it no number. */
+static void no_numbers_stay_in_their_row(void **state)
+{
+    (void)state;
+    enum { COUNT = 33, COLUMNS = 40, ROWS = 20, BAD = 17 };
+    const float values[] = {NAN, INFINITY, -INFINITY};
+    const struct quire__kernels *kernels;
+    for (uint32_t i = 0; (kernels = kt_level(i)) != NULL; i++) {
+        struct quire_backend *backend = kt_backend(kernels->level, 2);
+        struct kt_matrix m;
+        kt_matrix_new(&m, type_of(QUIRE_W_F16), ROWS, COLUMNS, 5);
+        struct quire_weight *weight = weight_of(backend, &m);
+        for (size_t v = 0; v < QT_LEN(values); v++) {
+            struct qt_random random = {v};
+            struct kt_guard x_guard, y_guard = kt_guard_new((size_t)COUNT * ROWS * 4);
+            float *x = kt_floats(&x_guard, &random, (size_t)COUNT * COLUMNS, 1);
+            float *y = y_guard.data;
+            x[BAD * COLUMNS + 39] = values[v];
+            struct quire_view xv = quire_view_host(x, QUIRE_F32, COUNT, 1, COLUMNS);
+            struct quire_view yv = quire_view_host(y, QUIRE_F32, COUNT, 1, ROWS);
+            assert_int_equal(backend->nn->linear(backend, weight, &xv, &yv), QUIRE_OK);
+            for (uint32_t j = 0; j < COUNT * ROWS; j++)
+                assert_true(isfinite(y[j]) == (j / ROWS != BAD));
+            kt_guard_free(&x_guard);
+            kt_guard_free(&y_guard);
+        }
+        backend->nn->weight_destroy(backend, weight);
+        quire_backend_destroy(backend);
+        kt_matrix_free(&m);
+    }
+}
+
+/* ---- what weight_create says as it goes ---- */
+
+struct taken {
+    uint64_t last, calls;
+    uint8_t *data;
+};
+
+/* Spoils what is no longer needed. */
+static void take(void *context, uint64_t bytes)
+{
+    struct taken *taken = context;
+    assert_true(bytes > taken->last);
+    memset(taken->data + taken->last, 0xff, bytes - taken->last);
+    taken->last = bytes;
+    taken->calls++;
+}
+
+static void the_data_is_not_kept(void **state)
+{
+    (void)state;
+    struct quire_backend *backend = kt_backend(NULL, 2);
+    struct kt_matrix m;
+    kt_matrix_new(&m, type_of(QUIRE_W_F32), 8193, 512, 9);
+    struct taken taken = {.data = m.file.data};
+    struct quire_weight_desc desc = {m.type, m.rows, m.columns, m.file.data, m.rows * m.row_bytes,
+                                     take,   &taken};
+    struct quire_weight *weight = NULL;
+    assert_int_equal(backend->nn->weight_create(backend, &desc, &weight), QUIRE_OK);
+    assert_int_equal(taken.last, desc.bytes);
+    assert_true(taken.calls > 3);
+    check_embed(backend, weight, &m);
+    backend->nn->weight_destroy(backend, weight);
+    quire_backend_destroy(backend);
+    kt_matrix_free(&m);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_kernel_at_every_level),
         cmocka_unit_test(rows_do_not_depend_on_the_batch),
         cmocka_unit_test(very_long_rows),
+        cmocka_unit_test(very_many_tokens),
+        cmocka_unit_test(no_numbers_stay_in_their_row),
+        cmocka_unit_test(the_data_is_not_kept),
     };
     return cmocka_run_group_tests_name("kernel/linear", tests, NULL, NULL);
 }

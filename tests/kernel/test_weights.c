@@ -1,16 +1,15 @@
-/* test_weights.c - decoding of every weight format, and products with it, at every level.
+/* test_weights.c - weights of every format in panels, and decoded out of them at every level.
  * SPDX-License-Identifier: Apache-2.0
  *
  * What the formats mean comes from outside: hashes of what the Python package gguf decodes from the
- * same bytes (weight_hashes.py made them). Products are held against f64; the sum of K products in
- * any order is off by at most (K + 1) u sum |w x|. */
-#include "kernel_fixture.h"
+ * same bytes (weight_hashes.py made them). The panels must give the same numbers, bit for bit, or
+ * what bf16 rounds them to. */
+#include "matrix_fixture.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <string.h>
 
-enum { HASH_ROWS = 5, HASH_COLUMNS = 512 };
+enum { HASH_ROWS = 5, HASH_COLUMNS = 512, HALVES = 65536 };
 
 struct known_hash {
     uint32_t type;
@@ -26,38 +25,6 @@ static const struct known_hash hashes[] = {
     {QUIRE_W_F32, 0x33a263ba99442e15u},
 };
 
-/* Makes the scales of a block finite: clears the top bit of their exponents. */
-static void tame_block(uint32_t type, uint8_t *block)
-{
-    if (type == QUIRE_W_Q6_K)
-        block[209] &= 0xbf;
-    else if (type == QUIRE_W_F32)
-        block[3] &= 0xbf;
-    else
-        block[1] &= 0xbf;
-    if (type == QUIRE_W_Q4_1 || type == QUIRE_W_Q5_1 || type == QUIRE_W_Q4_K ||
-        type == QUIRE_W_Q5_K)
-        block[3] &= 0xbf;
-}
-
-/* Random rows, ending at a page that must not be touched. */
-static struct kt_guard random_rows(const struct quire__weight_kernels *w, uint64_t rows,
-                                   uint32_t columns, uint64_t seed)
-{
-    uint64_t row_bytes;
-    struct qt_random random = {seed};
-    assert_int_equal(quire_weight_row_bytes(w->type, columns, &row_bytes), QUIRE_OK);
-    struct kt_guard guard = kt_guard_new(rows * row_bytes);
-    uint8_t *bytes = guard.data;
-    for (uint64_t i = 0; i < rows * row_bytes; i += 8) {
-        uint64_t word = qt_next(&random), left = rows * row_bytes - i;
-        memcpy(bytes + i, &word, left < 8 ? left : 8);
-    }
-    for (uint64_t i = 0; i < rows * row_bytes; i += w->bytes)
-        tame_block(w->type, bytes + i);
-    return guard;
-}
-
 static uint64_t fnv(const void *data, size_t n)
 {
     const uint8_t *bytes = data;
@@ -67,164 +34,190 @@ static uint64_t fnv(const void *data, size_t n)
     return value;
 }
 
-static void decoding_is_ggufs(void **state)
+/* The numbers that the panels give, by the row, which is what embed does. */
+static float *unpacked(const struct kt_matrix *m)
 {
-    (void)state;
-    const struct quire__kernels *kernels;
-    for (uint32_t i = 0; (kernels = kt_level(i)) != NULL; i++) {
-        uint32_t checked = 0;
-        for (uint32_t j = 0; j < QUIRE__NUM_WEIGHTS; j++) {
-            const struct quire__weight_kernels *w = &kernels->weights[j];
-            struct kt_guard rows = random_rows(w, HASH_ROWS, HASH_COLUMNS, w->type);
-            struct kt_guard to = kt_guard_new(HASH_COLUMNS * HASH_ROWS * 4);
-            for (uint32_t r = 0; r < HASH_ROWS; r++)
-                w->dequant((float *)to.data + r * HASH_COLUMNS,
-                           (uint8_t *)rows.data + r * (HASH_COLUMNS / w->elements * w->bytes),
-                           HASH_COLUMNS);
-            uint64_t hash = fnv(to.data, HASH_COLUMNS * HASH_ROWS * 4);
-            for (size_t h = 0; h < QT_LEN(hashes); h++) {
-                if (hashes[h].type != w->type)
-                    continue;
-                checked++;
-                if (hash != hashes[h].hash)
-                    fail_msg("%s at level %s: the hash is 0x%016llx", quire_weight_name(w->type),
-                             kernels->level, (unsigned long long)hash);
-            }
-            kt_guard_free(&rows);
-            kt_guard_free(&to);
-        }
-        assert_int_equal(checked, QUIRE__NUM_WEIGHTS);
-    }
+    float *rows = qt_alloc(m->rows * m->columns * sizeof *rows);
+    for (uint64_t r = 0; r < m->rows; r++)
+        quire__panels_row(&m->panels, r, rows + r * m->columns);
+    return rows;
 }
 
-/* Every odd length of a format without blocks: the end of a row is no whole unit or vector. */
-static void plain_rows_of_any_length(void **state)
+static void rows_are_ggufs(void **state)
 {
     (void)state;
-    static const uint32_t plain[] = {QUIRE_W_F32, QUIRE_W_F16, QUIRE_W_BF16};
-    const struct quire__kernels *kernels;
-    for (uint32_t i = 1; (kernels = kt_level(i)) != NULL; i++) {
-        for (uint32_t columns = 1; columns < 100; columns++) {
-            for (uint32_t j = 0; j < QUIRE__NUM_WEIGHTS; j++) {
-                const struct quire__weight_kernels *w = &kernels->weights[j];
-                if (w->type != plain[0] && w->type != plain[1] && w->type != plain[2])
-                    continue;
-                struct kt_guard row = random_rows(w, 1, columns, columns);
-                struct kt_guard to = kt_guard_new(columns * 4), want = kt_guard_new(columns * 4);
-                w->dequant(to.data, row.data, columns);
-                kt_level(0)->weights[j].dequant(want.data, row.data, columns);
-                assert_memory_equal(to.data, want.data, columns * 4);
-                kt_guard_free(&row);
-                kt_guard_free(&to);
-                kt_guard_free(&want);
-            }
+    uint32_t checked = 0;
+    for (uint32_t i = 0; i < QUIRE__NUM_WEIGHTS; i++) {
+        struct kt_matrix m;
+        kt_matrix_new(&m, &kt_types[i], HASH_ROWS, HASH_COLUMNS, kt_types[i].type);
+        float *rows = unpacked(&m);
+        uint64_t hash = fnv(rows, (size_t)HASH_ROWS * HASH_COLUMNS * sizeof *rows);
+        for (size_t h = 0; h < QT_LEN(hashes); h++) {
+            if (hashes[h].type != m.type)
+                continue;
+            checked++;
+            if (hash != hashes[h].hash)
+                fail_msg("%s: the hash is 0x%016llx", quire_weight_name(m.type),
+                         (unsigned long long)hash);
         }
+        qt_free(rows);
+        kt_matrix_free(&m);
     }
+    assert_int_equal(checked, QUIRE__NUM_WEIGHTS);
 }
 
-struct product {
-    const struct quire__kernels *kernels;
-    const struct quire__weight_kernels *weight;
-    uint32_t rows, columns, tokens;
-    const uint8_t *w;
-    size_t w_stride;
-    const float *x;
-    float *decoded; /* [rows][columns] */
+/* ---- stretches ---- */
+
+/* Some blocks of some neighbouring panels. */
+struct stretch {
+    uint32_t first_panel, num_panels, first_block, num_blocks;
 };
 
-/* y of tokens first .. first + count from kernel `direct` must be y of the panel, bit for bit. */
-static void compare_direct(const struct product *p, const float *panel, uint32_t first,
-                           uint32_t count)
+/* Element `at` of what a level decoded. */
+static float decoded_at(const struct quire__kernels *kernels, const void *decoded, size_t at)
 {
-    struct kt_guard guard = kt_guard_new((size_t)p->rows * count * 4);
-    struct quire__linear task = {p->w,       p->w_stride, p->x + first * p->columns,
-                                 p->columns, guard.data,  p->rows,
-                                 p->columns, p->rows,     count};
-    p->weight->direct(&task);
-    if (memcmp(guard.data, panel + (size_t)first * p->rows, (size_t)p->rows * count * 4) != 0)
-        fail_msg(
-            "direct %s at level %s: %u rows, %u columns, tokens %u .. %u differ from the panel",
-            quire_weight_name(p->weight->type), p->kernels->level, p->rows, p->columns, first,
-            first + count);
-    kt_guard_free(&guard);
+    uint16_t half;
+    if (kernels->products != QUIRE_BF16)
+        return ((const float *)decoded)[at];
+    memcpy(&half, (const uint8_t *)decoded + 2 * at, sizeof half);
+    return (float)qt_load(QUIRE_BF16, &half);
 }
 
-static void check_bounds(const struct product *p, const float *y)
+/* Bit for bit, but for the sign and payload of NaN. */
+static bool same_number(float a, float b)
 {
-    for (uint32_t t = 0; t < p->tokens; t++) {
-        for (uint32_t r = 0; r < p->rows; r++) {
-            double sum = 0, size = 0;
-            for (uint32_t k = 0; k < p->columns; k++) {
-                double z = (double)p->decoded[(size_t)r * p->columns + k] *
-                           (double)p->x[(size_t)t * p->columns + k];
-                sum += z;
-                size += fabs(z);
-            }
-            double got = (double)y[(size_t)t * p->rows + r];
-            if (!(fabs(got - sum) <= (p->columns + 1) * KT_U * size))
-                fail_msg("%s at level %s: token %u row %u of %u x %u is %.9g, not %.9g",
-                         quire_weight_name(p->weight->type), p->kernels->level, t, r, p->rows,
-                         p->columns, got, sum);
+    return memcmp(&a, &b, sizeof a) == 0 || (isnan(a) && isnan(b));
+}
+
+/* Every weight of a stretch, in the order of steps. Padding is a number that is no trap: 0. */
+static void check_stretch(const struct quire__kernels *kernels, const struct kt_matrix *m,
+                          const struct stretch *s, const void *decoded)
+{
+    for (uint64_t i = 0; i < (uint64_t)s->num_panels * s->num_blocks * QUIRE__BLOCK_WEIGHTS; i++) {
+        uint64_t panel = i / QUIRE__BLOCK_WEIGHTS / s->num_blocks;
+        uint64_t block = i / QUIRE__BLOCK_WEIGHTS % s->num_blocks, at = i % QUIRE__BLOCK_WEIGHTS;
+        uint64_t row = (s->first_panel + panel) * QUIRE__PANEL_ROWS + at % 32 / 2;
+        uint64_t column = (s->first_block + block) * QUIRE__BLOCK_COLUMNS + at / 32 * 2 + at % 2;
+        bool inside = row < m->rows && column < m->columns;
+        float want = inside ? kt_operand(kernels, m->weights[row * m->columns + column]) : 0.0f;
+        float got = decoded_at(kernels, decoded, i);
+        if (inside ? !same_number(got, want) : got != 0.0f)
+            fail_msg("%s at level %s: row %llu column %llu of %llu x %llu is %a, not %a",
+                     quire_weight_name(m->type), kernels->level, (unsigned long long)row,
+                     (unsigned long long)column, (unsigned long long)m->rows,
+                     (unsigned long long)m->columns, (double)got, (double)want);
+    }
+}
+
+static void decode_and_check(const struct quire__kernels *kernels, const struct kt_matrix *m,
+                             const struct stretch *s)
+{
+    size_t weights = (size_t)s->num_panels * s->num_blocks * QUIRE__BLOCK_WEIGHTS;
+    struct kt_guard to = kt_guard_new(weights * kernels->x_bytes);
+    uint8_t *next = to.data;
+    for (uint32_t p = s->first_panel; p < s->first_panel + s->num_panels; p++) {
+        for (uint32_t b = s->first_block; b < s->first_block + s->num_blocks; b++) {
+            struct quire__block from = quire__block_at(&m->panels, p, b);
+            kt_weight_kernels(kernels, m->type)->decode(next, &from);
+            next += QUIRE__BLOCK_WEIGHTS * kernels->x_bytes;
         }
     }
+    check_stretch(kernels, m, s, to.data);
+    kt_guard_free(&to);
 }
 
-static void product_once(struct product *p, uint64_t seed)
+/* All of a matrix, and every stretch of up to three blocks of its last panel. */
+static void every_level_decodes(const struct kt_matrix *m)
 {
-    struct qt_random random = {seed};
-    uint64_t row_bytes;
-    assert_int_equal(quire_weight_row_bytes(p->weight->type, p->columns, &row_bytes), QUIRE_OK);
-    struct kt_guard w = random_rows(p->weight, p->rows, p->columns, seed), x_guard;
-    struct kt_guard decoded = kt_guard_new((size_t)p->rows * p->columns * 4);
-    struct kt_guard y = kt_guard_new((size_t)p->rows * p->tokens * 4);
-    p->x = kt_floats(&x_guard, &random, (size_t)p->tokens * p->columns, 1);
-    p->w = w.data;
-    p->w_stride = row_bytes;
-    p->decoded = decoded.data;
-    for (uint32_t r = 0; r < p->rows; r++)
-        p->weight->dequant(p->decoded + (size_t)r * p->columns, p->w + r * row_bytes, p->columns);
-    struct quire__linear task = {decoded.data, p->columns * sizeof(float),
-                                 p->x,         p->columns,
-                                 y.data,       p->rows,
-                                 p->columns,   p->rows,
-                                 p->tokens};
-    p->kernels->panel_dot(&task);
-    check_bounds(p, y.data);
-    for (uint32_t t = 0; t < p->tokens; t++) {
-        for (uint32_t n = 1; n <= QUIRE__TOKENS_DIRECT && t + n <= p->tokens; n++)
-            compare_direct(p, y.data, t, n);
-    }
-    kt_guard_free(&w);
-    kt_guard_free(&x_guard);
-    kt_guard_free(&decoded);
-    kt_guard_free(&y);
-}
-
-static void products_of_every_type(void **state)
-{
-    (void)state;
     const struct quire__kernels *kernels;
     for (uint32_t i = 0; (kernels = kt_level(i)) != NULL; i++) {
-        for (uint32_t j = 0; j < QUIRE__NUM_WEIGHTS; j++) {
-            const struct quire__weight_kernels *w = &kernels->weights[j];
-            static const uint32_t odd[] = {1, 3, 16, 31, 33, 100, 333};
-            for (uint32_t c = 0; c < 7; c++) {
-                uint32_t columns = w->elements == 1 ? odd[c] : w->elements * (1 + c);
-                struct product p = {.kernels = kernels, .weight = w, .columns = columns};
-                p.rows = 1 + (c * 5 + j) % 11;
-                p.tokens = 1 + (c + j) % 7;
-                product_once(&p, 100 * c + j + 1);
-            }
+        struct stretch all = {0, m->panels.num_panels, 0, m->panels.blocks};
+        decode_and_check(kernels, m, &all);
+        for (uint32_t b = 0; b < m->panels.blocks && b < 20; b++) {
+            uint32_t left = m->panels.blocks - b, last = m->panels.num_panels - 1;
+            struct stretch some = {last, 1, b, left < 3 ? left : 3};
+            decode_and_check(kernels, m, &some);
         }
+    }
+}
+
+static void panels_of_any_size(void **state)
+{
+    (void)state;
+    static const uint32_t columns[] = {1, 2, 3, 15, 16, 17, 31, 32, 33, 63, 65, 100, 257};
+    for (uint32_t i = 0; i < QUIRE__NUM_WEIGHTS; i++) {
+        for (uint32_t j = 0; j < QT_LEN(columns); j++) {
+            struct kt_matrix m;
+            uint64_t rows = 1 + (j * 7 + i) % 40;
+            uint64_t k = kt_types[i].elements == 1 ? columns[j] : kt_types[i].elements * (1 + j);
+            kt_matrix_new(&m, &kt_types[i], rows, k, 100 * i + j);
+            float *rows_again = unpacked(&m);
+            assert_memory_equal(rows_again, m.weights, rows * k * sizeof(float));
+            every_level_decodes(&m);
+            qt_free(rows_again);
+            kt_matrix_free(&m);
+        }
+    }
+}
+
+/* Sets the halves of block b of a type: every pattern, infinities and NaN among them. */
+static void set_halves(const struct kt_type *type, uint8_t *block, uint32_t b)
+{
+    size_t at = type->type == QUIRE_W_Q6_K ? 208 : 0;
+    block[at] = (uint8_t)b;
+    block[at + 1] = (uint8_t)(b >> 8);
+    if (type->type == QUIRE_W_F32) /* its upper half: every exponent */
+        memcpy(block + 2, block, 2);
+}
+
+/* Every f16 as a scale, and every element of 16 bits, by panels whose rows are blocks. */
+static void every_scale(void **state)
+{
+    (void)state;
+    for (uint32_t i = 0; i < QUIRE__NUM_WEIGHTS; i++) {
+        struct kt_matrix random, m;
+        uint64_t columns = kt_types[i].elements * 64u, rows = HALVES / 64;
+        kt_matrix_new(&random, &kt_types[i], rows, columns, i);
+        struct kt_guard file = kt_guard_new(rows * random.row_bytes);
+        memcpy(file.data, random.file.data, rows * random.row_bytes);
+        kt_matrix_free(&random);
+        for (uint32_t b = 0; b < HALVES; b++)
+            set_halves(&kt_types[i], (uint8_t *)file.data + (size_t)b * kt_types[i].bytes, b);
+        kt_matrix_of(&m, kt_types[i].type, rows, columns, file);
+        const struct quire__kernels *kernels;
+        for (uint32_t l = 1; (kernels = kt_level(l)) != NULL; l++) {
+            for (uint32_t p = 0; p < m.panels.num_panels; p++)
+                decode_and_check(kernels, &m, &(struct stretch){p, 1, 0, m.panels.blocks});
+        }
+        kt_matrix_free(&m);
+    }
+}
+
+/* What a weight takes in memory, of what it takes in the file. */
+static void panels_are_small(void **state)
+{
+    (void)state;
+    for (uint32_t i = 0; i < QUIRE__NUM_WEIGHTS; i++) {
+        struct quire__panels panels;
+        uint64_t row_bytes, rows = 1600, columns = 2304;
+        uint32_t type = kt_types[i].type;
+        assert_int_equal(quire_weight_row_bytes(type, columns, &row_bytes), QUIRE_OK);
+        assert_int_equal(quire__panels_shape(&panels, type, rows, columns), QUIRE_OK);
+        double part = (double)(panels.num_panels * panels.panel_bytes) / (double)(rows * row_bytes);
+        bool wide = type == QUIRE_W_Q5_0 || type == QUIRE_W_Q5_1 || type == QUIRE_W_Q5_K ||
+                    type == QUIRE_W_Q6_K;
+        if (part > (wide ? 1.6 : 1.25))
+            fail_msg("%s takes %.3f of its file", quire_weight_name(type), part);
     }
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(decoding_is_ggufs),
-        cmocka_unit_test(plain_rows_of_any_length),
-        cmocka_unit_test(products_of_every_type),
+        cmocka_unit_test(rows_are_ggufs),
+        cmocka_unit_test(panels_of_any_size),
+        cmocka_unit_test(every_scale),
+        cmocka_unit_test(panels_are_small),
     };
     return cmocka_run_group_tests_name("kernel/weights", tests, NULL, NULL);
 }

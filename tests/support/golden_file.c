@@ -6,6 +6,15 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "backend/cpu/kernels.h"
+
+/* What products of bf16 may add. Each factor is off by at most 2^-8 of itself, one way or the
+ * other; through 30 layers that has moved a log-probability of SmolLM2 by 0.34 at most and by 0.015
+ * in the mean, and the mean NLL by 0.005 %. */
+#define ROUNDED_BOUND 0.6
+#define ROUNDED_PART  3e-3
+#define MEAN_BOUND    0.03 /* of log-probabilities at every level */
+
 void qt_golden_open(struct qt_golden *golden, const char *file)
 {
     char path[1024];
@@ -89,15 +98,19 @@ struct comparison {
     const uint32_t *ids;
     uint32_t first, vocabulary; /* position of the step's first row */
     double bound, margin;
-    float *last; /* [V] the last row so far */
+    float *last;        /* [V] the last row so far */
+    double differences; /* of log-probabilities, their sizes added */
+    uint32_t compared;
 };
 
-static void check_row(const struct comparison *c, const float *row, uint32_t at)
+static void check_row(struct comparison *c, const float *row, uint32_t at)
 {
     const json_t *logprob = json_array_get(json_object_get(c->prompt, "next_logprob"), at);
     if (logprob != NULL) {
         double want = json_number_value(logprob);
         double have = qt_logprob(row, c->vocabulary, c->ids[at + 1]);
+        c->differences += fabs(have - want);
+        c->compared++;
         if (!(fabs(have - want) <= c->bound))
             fail_msg("log-probability of token %u is %.6f, expected %.6f", at + 1, have, want);
     }
@@ -112,7 +125,7 @@ static void check_row(const struct comparison *c, const float *row, uint32_t at)
 
 static quire_status check_rows(void *context, const struct quire__logits *logits)
 {
-    const struct comparison *c = context;
+    struct comparison *c = context;
     const size_t width = c->vocabulary;
     for (uint32_t i = 0; i < logits->count; i++)
         check_row(c, logits->values + i * width, c->first + logits->token + i);
@@ -195,28 +208,45 @@ static void check_greedy(const json_t *prompt, struct qt_engine *engine, const u
     qt_free(logits);
 }
 
+/* Whether weights and activations are rounded to bf16 before they are multiplied. */
+static bool rounds(const struct qt_engine *engine)
+{
+    const char *arithmetic = engine->backend->caps.arithmetic;
+    const struct quire__kernels *kernels;
+    for (uint32_t i = 0; (kernels = quire__kernels_at(i)) != NULL; i++) {
+        if (strcmp(kernels->arithmetic, arithmetic) == 0)
+            return kernels->products == QUIRE_BF16;
+    }
+    return false;
+}
+
 void qt_golden_check(const struct qt_golden *golden, struct qt_engine *engine, double bound,
                      double margin)
 {
     const json_t *prompts = json_object_get(golden->root, "prompts");
     assert_true(json_array_size(prompts) > 0);
+    struct comparison c = {.vocabulary = engine->vocabulary, .bound = bound, .margin = margin};
+    if (rounds(engine)) {
+        c.bound += ROUNDED_BOUND;
+        c.margin += ROUNDED_BOUND;
+    }
     for (size_t i = 0; i < json_array_size(prompts); i++) {
         const json_t *prompt = json_array_get(prompts, i);
         uint32_t count = 0;
         uint32_t *ids = qt_golden_ids(json_object_get(prompt, "ids"), &count);
-        struct comparison c = {.prompt = prompt,
-                               .ids = ids,
-                               .vocabulary = engine->vocabulary,
-                               .bound = bound,
-                               .margin = margin,
-                               .last = qt_alloc(engine->vocabulary * sizeof(float))};
+        c.prompt = prompt;
+        c.ids = ids;
+        c.last = qt_alloc(engine->vocabulary * sizeof(float));
         struct quire__batch batch = {.logits = check_rows, .context = &c};
         feed(engine, ids, count, &batch, &c.first);
         check_last(golden, &c, i);
-        check_greedy(prompt, engine, ids, count, margin);
+        check_greedy(prompt, engine, ids, count, c.margin);
         qt_free(c.last);
         qt_free(ids);
     }
+    double mean = c.differences / c.compared;
+    if (!(mean <= MEAN_BOUND))
+        fail_msg("log-probabilities differ by %.4f in the mean", mean);
 }
 
 /* ---- the long text ---- */
@@ -250,6 +280,7 @@ void qt_golden_check_nll(const struct qt_golden *golden, struct qt_engine *engin
     struct quire__batch batch = {.logits = add_rows, .context = &l};
     feed(engine, ids, l.count, &batch, &l.first);
     double mean = l.sum / (l.count - 1);
+    part = rounds(engine) ? ROUNDED_PART : part;
     if (!(fabs(mean / want - 1.0) <= part))
         fail_msg("mean NLL is %.6f, expected %.6f within %.2g", mean, want, part);
     qt_free(ids);

@@ -2,16 +2,15 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "backend/cpu/cpu.h"
 
-enum {
-    PANEL_BYTES = 256 * 1024, /* a quarter of a 1 MiB L2, beside the rows of x that pass through */
-    THREADS_MAX = 1024,
-};
+enum { THREADS_MAX = 1024 };
 
 static void destroy(struct quire_backend *backend)
 {
     struct quire__cpu *cpu = (struct quire__cpu *)backend;
     quire__threads_destroy(cpu->threads);
-    quire__free(cpu->panels);
+    quire__free(cpu->scratch);
+    quire__free(cpu->rows);
+    (void)pthread_mutex_destroy(&cpu->rows_turn);
     quire__free(cpu);
 }
 
@@ -49,8 +48,8 @@ quire_status quire__cpu_create(const struct quire_backend_config *config,
     if (cpu == NULL)
         return quire__fail(error, QUIRE_E_NOMEM, "no memory for the backend cpu");
     cpu->kernels = kernels;
-    cpu->panel_floats = PANEL_BYTES / sizeof(float);
-    cpu->panels = quire__alloc_aligned(64, (size_t)num_threads * PANEL_BYTES);
+    (void)pthread_mutex_init(&cpu->rows_turn, NULL);
+    cpu->scratch = quire__alloc_aligned(64, (size_t)num_threads * QUIRE__SCRATCH_BYTES);
     cpu->host.base = (struct quire_backend){
         .struct_size = sizeof cpu->host.base,
         .name = "cpu",
@@ -60,7 +59,7 @@ quire_status quire__cpu_create(const struct quire_backend_config *config,
         .nn = &quire__cpu_nn_ops,
         .destroy = destroy,
     };
-    if (cpu->panels == NULL ||
+    if (cpu->scratch == NULL ||
         quire__threads_create(num_threads, config->pin_threads != 0, &cpu->threads) != QUIRE_OK) {
         destroy(&cpu->host.base);
         return quire__fail(error, QUIRE_E_NOMEM, "cannot start the backend cpu with %u threads",

@@ -3,6 +3,8 @@
 #ifndef QUIRE_BACKEND_CPU_CPU_H
 #define QUIRE_BACKEND_CPU_CPU_H
 
+#include <pthread.h>
+
 #include "backend/backend.h"
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/threads.h"
@@ -11,8 +13,10 @@ struct quire__cpu {
     struct quire__host host; /* first: a pointer to the backend is a pointer to this */
     const struct quire__kernels *kernels;
     struct quire__threads *threads;
-    float *panels; /* [num_threads][panel_floats]; guarded by quire__threads_lock */
-    size_t panel_floats;
+    uint8_t *scratch; /* [num_threads][QUIRE__SCRATCH_BYTES] */
+    void *rows; /* prepared for one linear; only grows. Guarded by rows_turn, as is rows_bytes */
+    uint64_t rows_bytes;
+    pthread_mutex_t rows_turn;
 };
 
 extern const struct quire_kv_ops quire__cpu_kv_ops;

@@ -3,7 +3,7 @@
  *
  * Glossary: a level is one way to compile the kernels, with one arithmetic; a tile is 64 positions
  * at a multiple of 64; a split is 512 positions at a multiple of 512; a row of a tile is one query
- * head of one token; a panel is some rows of a weight matrix as f32. */
+ * head of one token; a panel is 16 rows of a weight matrix, as panels.h describes. */
 #ifndef QUIRE_BACKEND_CPU_KERNELS_H
 #define QUIRE_BACKEND_CPU_KERNELS_H
 
@@ -14,12 +14,13 @@
 #include <quire/status.h>
 #include <quire/types.h>
 
+#include "backend/cpu/panels.h"
+
 enum {
     QUIRE__TILE = 64,
     QUIRE__SPLIT = 512,
     QUIRE__LANES_MAX = 16,
     QUIRE__HEAD_DIM_MAX = 512,
-    QUIRE__TOKENS_DIRECT = 8, /* up to so many tokens, weights are decoded in registers */
 };
 
 /* The state of one row between tiles, and the partial result of one split: a head of
@@ -70,18 +71,43 @@ static inline size_t quire__tile_scratch(uint32_t dim, uint32_t dim_v)
     return quire__queries_bytes(QUIRE__TILE, dim > dim_v ? dim : dim_v) + (size_t)QUIRE__TILE * 96;
 }
 
-/* y [tokens, rows] = x [tokens, columns] times the transposed rows of w. Strides of x and y in
- * floats, of w in bytes. */
+/* The scratch of a thread that multiplies: a stretch of decoded panels, then the sums of their
+ * products. Half of the smallest L2 that a level meets is 512 KiB. */
+enum {
+    QUIRE__TOKENS_MAX = 512,   /* of one `linear` */
+    QUIRE__GROUP = 4,          /* panels that are multiplied together */
+    QUIRE__SUMS_OF_PANEL = 32, /* of a token: at most a row's even columns and its odd ones */
+    QUIRE__DECODED_BYTES = 256 << 10,
+    QUIRE__SUMS_BYTES = QUIRE__TOKENS_MAX * QUIRE__GROUP * QUIRE__SUMS_OF_PANEL * 4,
+    QUIRE__SCRATCH_BYTES = QUIRE__DECODED_BYTES + QUIRE__SUMS_BYTES,
+};
+
+/* Decodes one block. */
+typedef void quire__decode_fn(void *to, const struct quire__block *from);
+
+struct quire__weight_kernels;
+
+/* y [tokens, rows] = x [tokens, columns] times the transposed rows of some panels. */
 struct quire__linear {
-    const uint8_t *w;
-    size_t w_stride;
+    const struct quire__panels *panels;
+    const struct quire__weight_kernels *type; /* the level's, for the type of the panels */
+    uint32_t first_panel, num_panels;
+    const void *x;   /* prepared rows: whole blocks, of f32, or of bf16 where the level rounds */
+    size_t x_stride; /* elements */
+    float *y;        /* of the matrix's row 0 */
+    size_t y_stride; /* elements */
+    uint32_t tokens; /* 1 .. QUIRE__TOKENS_MAX */
+    void *scratch;   /* QUIRE__SCRATCH_BYTES, aligned to 64 */
+};
+
+/* Rows of x as the caller has them, for `prepare`. Strides in elements. */
+struct quire__inputs {
     const float *x;
     size_t x_stride;
-    float *y;
-    size_t y_stride;
     size_t columns;
     uint32_t rows;
-    uint32_t tokens;
+    void *to;
+    size_t to_stride; /* at least columns, rounded up to a block */
 };
 
 /* clang-format off */
@@ -101,17 +127,20 @@ struct quire__linear {
  * merge            folds one split's state into the totals; a split that saw nothing, max -inf and
  *                  sum 0, is skipped
  * finish           out = sums / sum, or 0 where sum is 0; *sink, if not NULL, joins the sum as one
- *                  more logit; *lse, if not NULL, becomes the log of the whole denominator. Zeros are
- *                  positive
- * panel_dot        y = x w' with w as f32: element k is added to lane k mod W, in order of k, the
- *                  lanes are summed as a fixed tree
+ *                  more logit; *lse, if not NULL, becomes the log of the whole denominator. Zeros
+ *                  are positive
+ * prepare          rows of x as `linear` takes them: padded with zeros to whole blocks and, at the
+ *                  levels that multiply bf16, rounded to nearest even
+ * linear           y = x w': the products of a row and a token are summed in one order, whatever
+ *                  the number of tokens; NaN and infinity stay in their token's row of y
  * norm, rotary_*, silu, gelu, add, scale, argmax
  *                  one row, as <quire/backend.h> describes; table [n/2][2] holds cosine and sine
  *
  * and for each weight type
- * dequant          one row of weights as f32; the formulas stand in ref/weights.h
- * direct           as panel_dot, the same bits, with the weights as they are; at most
- *                  QUIRE__TOKENS_DIRECT tokens */
+ * decode           one block in the order of steps, as f32, or rounded to bf16 where the level
+ *                  multiplies that; the formulas stand in ref/weights.h
+ * lone             what `linear` does for one token, without a decoded copy. NULL at levels whose
+ *                  products need one */
 /* clang-format on */
 #define QUIRE__ATTEND_LIST(X)                                                                      \
     X(load_f16, (float *to, const uint16_t *from, size_t n))                                       \
@@ -131,7 +160,9 @@ struct quire__linear {
     X(rotate, (float *to, const float *from, uint32_t dim))                                        \
     X(rotate_finite, (float *to, const float *from, uint32_t dim))
 
-#define QUIRE__LINEAR_LIST(X) X(panel_dot, (const struct quire__linear *task))
+#define QUIRE__LINEAR_LIST(X)                                                                      \
+    X(prepare, (const struct quire__inputs *rows))                                                 \
+    X(linear, (const struct quire__linear *task))
 
 #define QUIRE__NN_LIST(X)                                                                          \
     X(norm, (float *y, const float *x, const float *weight, size_t n, float epsilon))              \
@@ -149,9 +180,9 @@ struct quire__linear {
 /* The kernels of one weight type. */
 struct quire__weight_kernels {
     uint32_t type;            /* enum quire_weight_type */
-    uint32_t elements, bytes; /* of a block */
-    void (*dequant)(float *to, const uint8_t *row, size_t columns);
-    void (*direct)(const struct quire__linear *task);
+    uint32_t elements, bytes; /* of a block in the file */
+    quire__decode_fn *decode;
+    void (*lone)(const struct quire__linear *task);
 };
 
 #define QUIRE__COUNT_WEIGHT(name, value, elements, bytes, text) +1
@@ -161,18 +192,19 @@ struct quire__kernels {
     const char *level;
     const char *arithmetic;
     uint32_t products; /* QUIRE_F32 or QUIRE_BF16: the factors of attention and linear layers */
-    uint32_t lanes;    /* partial sums of panel_dot */
     bool fma;
+    uint32_t x_bytes; /* of an element of a prepared row of `linear` */
 #define QUIRE__KERNEL_FIELD(name, parameters) void(*name) parameters;
     QUIRE__KERNEL_LIST(QUIRE__KERNEL_FIELD)
 #undef QUIRE__KERNEL_FIELD
     struct quire__weight_kernels weights[QUIRE__NUM_WEIGHTS];
 };
 
-/* The initialisers of the table's kernels, for a file that defines each as a static function. */
+/* The initialisers of the table's kernels, for a file that defines each as a static function, and
+ * LONE(name) as lone_##name or NULL. */
 #define QUIRE__KERNEL_ENTRY(name, parameters) .name = name,
 #define QUIRE__WEIGHT_ENTRY(name, value, elements, bytes, text)                                    \
-    {QUIRE_W_##name, (elements), (bytes), dequant_##name, direct_##name},
+    {QUIRE_W_##name, (elements), (bytes), decode_##name, LONE(name)},
 #define QUIRE__KERNEL_ENTRIES                                                                      \
     QUIRE__KERNEL_LIST(QUIRE__KERNEL_ENTRY).weights = {QUIRE_WEIGHT_LIST(QUIRE__WEIGHT_ENTRY)}
 

@@ -15,6 +15,8 @@
 #include "backend/cpu/lanes/attend.h"
 #endif
 
+#include "backend/cpu/lanes/decode.h"
+
 #include "backend/cpu/lanes/linear.h"
 
 #include "backend/cpu/lanes/nn.h"

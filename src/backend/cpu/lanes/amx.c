@@ -19,8 +19,8 @@ const struct quire__kernels LEVEL_TABLE(amx) = {
     .level = LEVEL_NAME(amx),
     .arithmetic = "cpu/amx",
     .products = QUIRE_BF16,
-    .lanes = LANES,
     .fma = true,
+    .x_bytes = sizeof(weight_element),
     QUIRE__KERNEL_ENTRIES,
 };
 #endif

@@ -11,7 +11,7 @@
 #include "backend/cpu/lanes/lanes.h"
 
 /* Register tiles: sums that fit into 16 registers beside their operands. */
-enum { DOT_TOKENS = 3, SCORE_ROWS = 2, VALUE_ROWS = 2, DIRECT_ROWS = 4, DIRECT_ROWS_WIDE = 2 };
+enum { PRODUCT_TOKENS = 3, PRODUCT_VECTORS = 4, SCORE_ROWS = 2, VALUE_ROWS = 2 };
 
 #define v_low_halves(a, b)      __builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11)
 #define v_high_halves(a, b)     __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15)
@@ -23,6 +23,14 @@ enum { DOT_TOKENS = 3, SCORE_ROWS = 2, VALUE_ROWS = 2, DIRECT_ROWS = 4, DIRECT_R
 FN vf v_set1(float x)
 {
     return (vf)_mm256_set1_ps(x);
+}
+
+/* p[0] in even lanes, p[1] in odd ones. */
+FN vf v_set2(const float *p)
+{
+    double pair;
+    memcpy(&pair, p, sizeof pair);
+    return (vf)_mm256_set1_pd(pair);
 }
 
 FN vf v_fma(vf a, vf b, vf c)

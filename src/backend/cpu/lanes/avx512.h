@@ -24,6 +24,14 @@ FN vf v_set1(float x)
     return (vf)_mm512_set1_ps(x);
 }
 
+/* p[0] in even lanes, p[1] in odd ones. */
+FN vf v_set2(const float *p)
+{
+    double pair;
+    memcpy(&pair, p, sizeof pair);
+    return (vf)_mm512_set1_pd(pair);
+}
+
 FN vf v_fma(vf a, vf b, vf c)
 {
     return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);

@@ -15,8 +15,9 @@
 const struct quire__kernels LEVEL_TABLE(avx512bf16) = {
     .level = LEVEL_NAME(avx512bf16),
     .arithmetic = "cpu/avx512bf16",
-    .lanes = LANES,
+    .products = QUIRE_BF16,
     .fma = true,
+    .x_bytes = sizeof(weight_element),
     QUIRE__KERNEL_ENTRIES,
 };
 #endif

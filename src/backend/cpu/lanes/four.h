@@ -15,6 +15,12 @@ FN vf v_set1(float x)
     return (vf){x, x, x, x};
 }
 
+/* p[0] in even lanes, p[1] in odd ones. */
+FN vf v_set2(const float *p)
+{
+    return (vf){p[0], p[1], p[0], p[1]};
+}
+
 /* The sums of a, b, c, d: lanes i and i + 2 first, then i and i + 1. */
 FN v4 v_sum4(vf a, vf b, vf c, vf d)
 {

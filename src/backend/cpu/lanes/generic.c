@@ -7,7 +7,7 @@
 const struct quire__kernels quire__kernels_generic = {
     .level = "generic",
     .arithmetic = "cpu/generic",
-    .lanes = LANES,
     .fma = false,
+    .x_bytes = sizeof(weight_element),
     QUIRE__KERNEL_ENTRIES,
 };

@@ -9,7 +9,7 @@
 #include "backend/cpu/lanes/lanes.h"
 
 /* Register tiles: sums that fit into 16 registers beside their operands. */
-enum { DOT_TOKENS = 2, SCORE_ROWS = 2, VALUE_ROWS = 2, DIRECT_ROWS = 4, DIRECT_ROWS_WIDE = 2 };
+enum { PRODUCT_TOKENS = 2, PRODUCT_VECTORS = 4, SCORE_ROWS = 2, VALUE_ROWS = 2 };
 
 #include "backend/cpu/lanes/four.h"
 

@@ -1,442 +1,368 @@
-/* linear.h - weights decoded on lanes, and their products with activations.
+/* linear.h - products of panels and rows of activations.
  * SPDX-License-Identifier: Apache-2.0
  *
- * Every product sums element k into lane k mod LANES, in order of k, then sums the lanes by v_sum4.
- * A row whose length is no multiple of LANES ends with a vector that is padded with zeros. */
+ * A stretch of a few panels is decoded, then multiplied with every token, whether there is one or
+ * 512. Every sum runs in one lane over the steps in order; between stretches it waits in memory,
+ * which changes no bit. With f32 a lane is the even or the odd columns of a row, and the two are
+ * added at the end; with bf16 it is a row. */
 #ifndef QUIRE_BACKEND_CPU_LANES_LINEAR_H
 #define QUIRE_BACKEND_CPU_LANES_LINEAR_H
 
 enum {
-    UNIT = 32, /* weights that are decoded together */
-    UNIT_VECTORS = UNIT / LANES,
-    DOT_ROWS = 4, /* as many as v_sum4 sums */
+#if defined(ROUNDS)
+    SUM_VECTORS = QUIRE__PANEL_ROWS / LANES, /* of a panel and a token */
+#else
+    SUM_VECTORS = STEP_VECTORS,
+#endif
+    SUM_LANES = SUM_VECTORS * LANES,
+    VECTOR_ROWS = QUIRE__PANEL_ROWS / SUM_VECTORS,
 };
 
-FN void sum_and_store(float *y, const vf *acc, int rows)
+KERNEL void prepare(const struct quire__inputs *rows)
 {
-    if (rows == DOT_ROWS) {
-        *(v4_any *)(void *)y = v_sum4(acc[0], acc[1], acc[2], acc[3]);
-    } else {
-        for (int r = 0; r < rows; r++)
-            y[r] = v_sum(acc[r]);
-    }
-}
-
-/* ---- a panel of f32 rows ---- */
-
-/* y of [tokens][rows] at token i, row r; rows and tokens are constants. */
-FN void panel_block(const struct quire__linear *t, uint32_t r, uint32_t i, int rows, int tokens)
-{
-    vf acc[DOT_TOKENS][DOT_ROWS];
-    const float *w = (const float *)(const void *)(t->w + r * t->w_stride);
-    const float *x = t->x + i * t->x_stride;
-    size_t w_stride = t->w_stride / sizeof(float), k = 0;
-    UNROLL
-    for (int a = 0; a < tokens; a++) {
-        UNROLL
-        for (int b = 0; b < rows; b++)
-            acc[a][b] = v_zero();
-    }
-    for (; k + LANES <= t->columns; k += LANES) {
-        vf weight[DOT_ROWS];
-        UNROLL
-        for (int b = 0; b < rows; b++)
-            weight[b] = v_load(w + (size_t)b * w_stride + k);
-        UNROLL
-        for (int a = 0; a < tokens; a++) {
-            vf value = v_load(x + (size_t)a * t->x_stride + k);
+    for (uint32_t i = 0; i < rows->rows; i++) {
+        const float *x = rows->x + i * rows->x_stride;
+        weight_element *to = (weight_element *)rows->to + i * rows->to_stride;
+        for (size_t k = 0; k < rows->columns; k += QUIRE__BLOCK_COLUMNS) {
+            vf part[QUIRE__BLOCK_COLUMNS / LANES];
             UNROLL
-            for (int b = 0; b < rows; b++)
-                acc[a][b] = v_fma(weight[b], value, acc[a][b]);
+            for (size_t v = 0; v < QUIRE__BLOCK_COLUMNS / LANES; v++) {
+                size_t at = k + v * LANES;
+                size_t left = rows->columns > at ? rows->columns - at : 0;
+                part[v] = left >= LANES ? v_load(x + at) : v_load_part(x + at, left);
+            }
+            put_step(to + k, part);
         }
     }
-    size_t left = t->columns - k;
-    if (left != 0) {
-        UNROLL
-        for (int a = 0; a < tokens; a++) {
-            vf value = v_load_part(x + (size_t)a * t->x_stride + k, left);
-            UNROLL
-            for (int b = 0; b < rows; b++)
-                acc[a][b] =
-                    v_fma(v_load_part(w + (size_t)b * w_stride + k, left), value, acc[a][b]);
-        }
-    }
+}
+
+/* A decoded stretch and the prepared tokens that it is multiplied with. */
+struct stretch_product {
+    const weight_element *w; /* [panels][blocks] */
+    const weight_element *x; /* [tokens] at the stretch's first column */
+    size_t x_stride;
+    float *sums; /* [panels][tokens][SUM_LANES] */
+    uint32_t panels, blocks, tokens;
+    bool first; /* sums begin at zero */
+    float *y;   /* where the sums are wanted: of the panels' first row; NULL: as sums */
+    size_t y_stride;
+};
+
+enum { LINE_BYTES = 64 }; /* of a cache */
+
+/* Asks for `bytes` bytes that are needed soon; they may lie past the last panel. */
+FN void prefetch_ahead(const uint8_t *p, size_t ahead, uint32_t bytes)
+{
+    for (uint32_t i = 0; i < bytes; i += LINE_BYTES)
+        __builtin_prefetch((const void *)((uintptr_t)p + ahead + i), 0, 2);
+}
+
+/* Asks for a block of the next group. */
+FN void prefetch_block(const struct quire__panels *panels, const struct quire__block *block)
+{
+    size_t ahead = QUIRE__GROUP * panels->panel_bytes;
+    prefetch_ahead(block->codes, ahead, quire__codes_bytes(panels->codes));
+    prefetch_ahead(block->scales, ahead, quire__scales_bytes(panels->scaling));
+}
+
+FN void decode_at(const struct quire__linear *t, weight_element *to, uint32_t panel, uint32_t block)
+{
+    struct quire__block from = quire__block_at(t->panels, panel, block);
+    prefetch_block(t->panels, &from);
+    t->type->decode(to, &from);
+}
+
+/* y of the panels' first row where all of them are full, else NULL: then a copy goes between. */
+FN float *full_rows(const struct quire__linear *t, uint32_t panel, uint32_t panels)
+{
+    uint64_t first = (uint64_t)panel * QUIRE__PANEL_ROWS, rows = panels * QUIRE__PANEL_ROWS;
+    return first + rows <= t->panels->rows ? t->y + first : NULL;
+}
+
+/* The rows of y whose sums some vectors are. */
+FN void put_rows(float *y, const vf *sums, int vectors)
+{
+#if defined(ROUNDS)
     UNROLL
-    for (int a = 0; a < tokens; a++)
-        sum_and_store(t->y + (i + (uint32_t)a) * t->y_stride + r, acc[a], rows);
-}
-
-/* The rows of x stay in the first-level cache while all rows of the panel pass. */
-FN void panel_tokens(const struct quire__linear *t, uint32_t i, int tokens)
-{
-    uint32_t r = 0;
-    for (; r + DOT_ROWS <= t->rows; r += DOT_ROWS)
-        panel_block(t, r, i, DOT_ROWS, tokens);
-    for (; r < t->rows; r++)
-        panel_block(t, r, i, 1, tokens);
-}
-
-KERNEL void panel_dot(const struct quire__linear *t)
-{
-    uint32_t i = 0;
-    for (; i + DOT_TOKENS <= t->tokens; i += DOT_TOKENS)
-        panel_tokens(t, i, DOT_TOKENS);
-#if LANES == 16
-    for (; i + 3 <= t->tokens; i += 3)
-        panel_tokens(t, i, 3);
-#endif
-    for (; i < t->tokens; i++)
-        panel_tokens(t, i, 1);
-}
-
-/* ---- decoding units of 32 weights; formats and formulas: ref/weights.h ---- */
-
-/* d scale, then -m offset, of the 8 units of a Q4_K or Q5_K block, four bytes at a time. */
-FN void prepare_block_K(float *scales, const uint8_t *block)
-{
-    uint32_t a = u32_at(block + 4), b = u32_at(block + 8), c = u32_at(block + 12);
-    uint32_t words[4] = {
-        a & 0x3f3f3f3fu,
-        (c & 0x0f0f0f0fu) | (a >> 6 & 0x03030303u) << 4,
-        b & 0x3f3f3f3fu,
-        (c >> 4 & 0x0f0f0f0fu) | (b >> 6 & 0x03030303u) << 4,
-    };
-    vf d = v_set1(half_at(block)), m = v_set1(-half_at(block + 2));
-    UNROLL
-    for (int i = 0; i < 16; i += LANES) {
-        vf factor = v_if_bits(0xffu >> i, d, m);
-        v_store(scales + i, v_float(v_from_u8((const uint8_t *)words + i)) * factor);
-    }
-}
-
-/* d scale of both halves of the 8 units of a Q6_K block. */
-FN void prepare_block_6K(float *scales, const uint8_t *block)
-{
-    vf d = v_set1(half_at(block + 208));
-    UNROLL
-    for (int i = 0; i < 16; i += LANES)
-        v_store(scales + i, v_float(v_from_i8(block + 192 + i)) * d);
-}
-
-enum { BLOCK_UNITS = 8 }; /* units of a block of 256 weights, whose scales are unpacked together */
-
-/* The 16 scales of the block that starts at a unit. Formats of smaller blocks have none. type is a
- * constant. */
-FN void prepare(uint32_t type, float *scales, const uint8_t *row, size_t unit)
-{
-    if (type == QUIRE_W_Q4_K)
-        prepare_block_K(scales, row + unit / BLOCK_UNITS * 144);
-    else if (type == QUIRE_W_Q5_K)
-        prepare_block_K(scales, row + unit / BLOCK_UNITS * 176);
-    else if (type == QUIRE_W_Q6_K)
-        prepare_block_6K(scales, row + unit / BLOCK_UNITS * 210);
-}
-
-/* w = d q + m, or d (q - 8) with an offset of 8, for q of 4 bits in the halves of 16 bytes. A
- * product with q - 8 keeps the sign of a zero where d q - 8 d would not. */
-FN void decode_halves(vf *w, const uint8_t *q, vf d, vf m, int offset)
-{
-#if LANES == 16
-    vf steps = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    vf table = offset != 0 ? (steps - (float)offset) * d : v_fma(steps, d, m);
-    vi both = v_from_u8(q);
-    w[0] = v_look_up(table, both);
-    w[1] = v_look_up(table, both >> 4);
+    for (int v = 0; v < vectors; v++)
+        v_store(y + v * LANES, sums[v]);
 #else
     UNROLL
-    for (int i = 0; i < UNIT_VECTORS / 2; i++) {
-        vi both = v_from_u8(q + i * LANES);
-        vf low = v_float((both & 15) - offset), high = v_float((both >> 4) - offset);
-        w[i] = offset != 0 ? low * d : v_fma(low, d, m);
-        w[i + UNIT_VECTORS / 2] = offset != 0 ? high * d : v_fma(high, d, m);
+    for (int v = 0; v < vectors; v += 2)
+        v_store(y + v / 2 * LANES, v_even(sums[v], sums[v + 1]) + v_odd(sums[v], sums[v + 1]));
+#endif
+}
+
+#if defined(WITH_TILES)
+#include "backend/cpu/lanes/tiles.h"
+#else
+enum {
+    REST_VECTORS =
+        (int)SUM_VECTORS < (int)PRODUCT_VECTORS ? (int)SUM_VECTORS : (int)PRODUCT_VECTORS,
+};
+
+/* The two columns of a step of one token, over all lanes. */
+FN vf step_columns(const weight_element *x)
+{
+#if defined(ROUNDS)
+    uint32_t pair;
+    memcpy(&pair, x, sizeof pair);
+    return (vf)v_spread(pair);
+#else
+    return v_set2(x);
+#endif
+}
+
+FN vf step_add(vf sum, vf w, vf x)
+{
+#if defined(ROUNDS)
+    return step_dot(sum, (vu)w, (vu)x);
+#else
+    return v_fma(w, x, sum);
+#endif
+}
+
+/* Where vector v lies after the first of a tile, given what a whole panel takes; the first one is
+ * at a multiple of as many as a tile has. */
+FN size_t vector_at(int v, size_t panel, size_t vector)
+{
+    return (size_t)(v / SUM_VECTORS) * panel + (size_t)(v % SUM_VECTORS) * vector;
+}
+
+/* Sums of [tokens][vectors] at token t, vector u of the panels; tokens and vectors are constants.
+ */
+FN void product_tile(const struct stretch_product *s, uint32_t t, int u, int tokens, int vectors)
+{
+    vf sum[PRODUCT_TOKENS][8];
+    size_t vector = 4 * LANES / sizeof(weight_element);
+    size_t panel_sums = (size_t)s->tokens * SUM_LANES;
+    size_t panel_weights = (size_t)s->blocks * QUIRE__BLOCK_WEIGHTS;
+    float *sums = s->sums + vector_at(u, panel_sums, LANES) + (size_t)t * SUM_LANES;
+    const weight_element *w = s->w + vector_at(u, panel_weights, vector);
+    const weight_element *x = s->x + t * s->x_stride;
+    UNROLL
+    for (int a = 0; a < tokens; a++) {
+        UNROLL
+        for (int v = 0; v < vectors; v++)
+            sum[a][v] = s->first ? v_zero()
+                                 : v_load(sums + vector_at(v, panel_sums, LANES) + a * SUM_LANES);
+    }
+    for (uint32_t step = 0; step < s->blocks * QUIRE__BLOCK_STEPS; step++) {
+        vf weights[8];
+        UNROLL
+        for (int v = 0; v < vectors; v++)
+            memcpy(&weights[v], w + vector_at(v, panel_weights, vector), sizeof weights[v]);
+        UNROLL
+        for (int a = 0; a < tokens; a++) {
+            vf columns = step_columns(x + (size_t)a * s->x_stride);
+            UNROLL
+            for (int v = 0; v < vectors; v++)
+                sum[a][v] = step_add(sum[a][v], weights[v], columns);
+        }
+        w += QUIRE__STEP_WEIGHTS;
+        x += 2;
+    }
+    UNROLL
+    for (int a = 0; a < tokens; a++) {
+        if (s->y != NULL) {
+            put_rows(s->y + (t + (uint32_t)a) * s->y_stride + u * VECTOR_ROWS, sum[a], vectors);
+            continue;
+        }
+        UNROLL
+        for (int v = 0; v < vectors; v++)
+            v_store(sums + vector_at(v, panel_sums, LANES) + a * SUM_LANES, sum[a][v]);
+    }
+}
+
+/* All tokens and some vectors; their number is a constant. */
+FN void product_vectors(const struct stretch_product *s, int u, int vectors)
+{
+    uint32_t t = 0;
+    for (; t + PRODUCT_TOKENS <= s->tokens; t += PRODUCT_TOKENS)
+        product_tile(s, t, u, PRODUCT_TOKENS, vectors);
+#if LANES == 16
+    for (; t + 3 <= s->tokens; t += 3)
+        product_tile(s, t, u, 3, vectors);
+#endif
+    for (; t < s->tokens; t++)
+        product_tile(s, t, u, 1, vectors);
+}
+
+FN void multiply(const struct stretch_product *s)
+{
+    int vectors = (int)s->panels * SUM_VECTORS, u = 0;
+    for (; u + PRODUCT_VECTORS <= vectors; u += PRODUCT_VECTORS)
+        product_vectors(s, u, PRODUCT_VECTORS);
+    for (; u < vectors; u += REST_VECTORS)
+        product_vectors(s, u, REST_VECTORS);
+}
+
+/* ---- one token: a step is multiplied in the registers where it is decoded ---- */
+
+/* Adds the products of half a block to the sums of its panel. */
+FN void add_half(vf *sums, const struct half *half, struct form form, const weight_element *x)
+{
+#if defined(ROUNDS)
+    UNROLL
+    for (int j = 0; j < HALF_STEPS; j++)
+        sums[0] = step_dot(
+            sums[0], step_pairs(half_weights(half, form, j, 0), half_weights(half, form, j, 1)),
+            (vu)step_columns(x + 2 * j));
+#else
+    UNROLL
+    for (int v = 0; v < STEP_VECTORS; v++) {
+        UNROLL
+        for (int j = 0; j < HALF_STEPS; j++)
+            sums[v] = v_fma(half_weights(half, form, j, v), step_columns(x + 2 * j), sums[v]);
     }
 #endif
 }
 
-FN void decode_Q4_0(vf *w, const uint8_t *row, size_t unit, const float *scales)
+FN void lone_panels(const struct quire__linear *t, struct form form, vf (*sums)[SUM_VECTORS],
+                    uint32_t panel, uint32_t panels)
 {
-    const uint8_t *block = row + unit * 18;
-    (void)scales;
-    decode_halves(w, block + 2, v_set1(half_at(block)), v_zero(), 8);
-}
-
-FN void decode_Q4_1(vf *w, const uint8_t *row, size_t unit, const float *scales)
-{
-    const uint8_t *block = row + unit * 20;
-    (void)scales;
-    decode_halves(w, block + 4, v_set1(half_at(block)), v_set1(half_at(block + 2)), 0);
-}
-
-/* Bit 4 of LANES whole numbers, from bits `first` and up of h. */
-FN vi fifth_bits(uint32_t h, int first)
-{
-    vu shift = {0};
-    UNROLL
-    for (int i = 0; i < LANES; i++)
-        shift[i] = (uint32_t)(first + i);
-    return (vi)(((vu)v_spread(h) >> shift & 1u) << 4);
-}
-
-FN void decode_Q5_0(vf *w, const uint8_t *row, size_t unit, const float *scales)
-{
-    const uint8_t *block = row + unit * 22;
-    (void)scales;
-    vf d = v_set1(half_at(block));
-    uint32_t h = u32_at(block + 2);
-    UNROLL
-    for (int i = 0; i < UNIT_VECTORS / 2; i++) {
-        vi both = v_from_u8(block + 6 + i * LANES);
-        w[i] = v_float(((both & 15) | fifth_bits(h, i * LANES)) - 16) * d;
-        w[i + UNIT_VECTORS / 2] = v_float((both >> 4 | fifth_bits(h, 16 + i * LANES)) - 16) * d;
-    }
-}
-
-FN void decode_Q5_1(vf *w, const uint8_t *row, size_t unit, const float *scales)
-{
-    const uint8_t *block = row + unit * 24;
-    (void)scales;
-    vf d = v_set1(half_at(block)), m = v_set1(half_at(block + 2));
-    uint32_t h = u32_at(block + 4);
-    UNROLL
-    for (int i = 0; i < UNIT_VECTORS / 2; i++) {
-        vi both = v_from_u8(block + 8 + i * LANES);
-        w[i] = v_fma(v_float((both & 15) | fifth_bits(h, i * LANES)), d, m);
-        w[i + UNIT_VECTORS / 2] = v_fma(v_float(both >> 4 | fifth_bits(h, 16 + i * LANES)), d, m);
-    }
-}
-
-FN void decode_Q8_0(vf *w, const uint8_t *row, size_t unit, const float *scales)
-{
-    const uint8_t *block = row + unit * 34;
-    (void)scales;
-    vf d = v_set1(half_at(block));
-    UNROLL
-    for (int i = 0; i < UNIT_VECTORS; i++)
-        w[i] = v_float(v_from_i8(block + 2 + i * LANES)) * d;
-}
-
-FN void decode_Q4_K(vf *w, const uint8_t *row, size_t unit, const float *scales)
-{
-    int shift = (int)(unit % 2 * 4);
-    const uint8_t *q = row + unit / 8 * 144 + 16 + unit % 8 / 2 * 32;
-    vf d = v_set1(scales[unit % 8]), m = v_set1(scales[8 + unit % 8]);
-    UNROLL
-    for (int i = 0; i < UNIT_VECTORS; i++)
-        w[i] = v_fma(v_float(v_from_u8(q + i * LANES) >> shift & 15), d, m);
-}
-
-FN void decode_Q5_K(vf *w, const uint8_t *row, size_t unit, const float *scales)
-{
-    const uint8_t *block = row + unit / 8 * 176;
-    int j = (int)(unit % 8), shift = j % 2 * 4;
-    const uint8_t *high = block + 16, *q = block + 48 + j / 2 * 32;
-    vf d = v_set1(scales[unit % 8]), m = v_set1(scales[8 + unit % 8]);
-    UNROLL
-    for (int i = 0; i < UNIT_VECTORS; i++) {
-        vi low = v_from_u8(q + i * LANES) >> shift & 15;
-        vi fifth = (v_from_u8(high + i * LANES) >> j & 1) << 4;
-        w[i] = v_fma(v_float(low | fifth), d, m);
-    }
-}
-
-FN void decode_Q6_K(vf *w, const uint8_t *row, size_t unit, const float *scales)
-{
-    const uint8_t *block = row + unit / 8 * 210;
-    int n = (int)(unit % 8 / 4), j = (int)(unit % 4);
-    const uint8_t *low = block + 64 * n + j % 2 * 32, *high = block + 128 + 32 * n;
-    UNROLL
-    for (int i = 0; i < UNIT_VECTORS; i++) {
-        vi whole = v_from_u8(low + i * LANES) >> (j / 2 * 4) & 15;
-        whole |= (v_from_u8(high + i * LANES) >> (2 * j) & 3) << 4;
-        w[i] = v_set1(scales[2 * (unit % 8) + (size_t)(i * LANES / 16)]) * v_float(whole - 32);
-    }
-}
-
-FN void decode_elements(uint32_t dtype, vf *w, const uint8_t *row, size_t unit)
-{
-    UNROLL
-    for (int i = 0; i < UNIT_VECTORS; i++)
-        w[i] = element_load(dtype, element_at(dtype, row, unit * UNIT + (size_t)(i * LANES)));
-}
-
-FN void decode_F32(vf *w, const uint8_t *row, size_t unit, const float *scales)
-{
-    (void)scales;
-    decode_elements(QUIRE_F32, w, row, unit);
-}
-
-FN void decode_F16(vf *w, const uint8_t *row, size_t unit, const float *scales)
-{
-    (void)scales;
-    decode_elements(QUIRE_F16, w, row, unit);
-}
-
-FN void decode_BF16(vf *w, const uint8_t *row, size_t unit, const float *scales)
-{
-    (void)scales;
-    decode_elements(QUIRE_BF16, w, row, unit);
-}
-
-/* type is a constant wherever this is used, so that one call remains. */
-FN void decode(uint32_t type, vf *w, const uint8_t *row, size_t unit, const float *scales)
-{
-    switch (type) {
-#define DECODE_CASE(name, value, elements, bytes, text)                                            \
-    case QUIRE_W_##name:                                                                           \
-        decode_##name(w, row, unit, scales);                                                       \
-        break;
-        QUIRE_WEIGHT_LIST(DECODE_CASE)
-#undef DECODE_CASE
-    default:
-        break;
-    }
-}
-
-/* ---- whole rows ---- */
-
-/* Asks for the part of a later row of weights that stands at a unit. Few tokens need every weight
- * once, sooner than the hardware's own prefetching brings short rows. Nothing is read, so the
- * address may lie past the last row. */
-FN void prefetch_unit(uint32_t type, const uint8_t *row, size_t ahead, size_t unit)
-{
-    size_t bytes = 0;
-    switch (type) {
-#define UNIT_BYTES_CASE(name, value, elements, block_bytes, text)                                  \
-    case QUIRE_W_##name:                                                                           \
-        bytes = (block_bytes)*UNIT / (elements);                                                   \
-        break;
-        QUIRE_WEIGHT_LIST(UNIT_BYTES_CASE)
-#undef UNIT_BYTES_CASE
-    default:
-        break;
-    }
-    __builtin_prefetch((const void *)((uintptr_t)row + ahead + unit * bytes));
-}
-
-/* The element type of weights without blocks; their rows may end inside a unit. */
-FN bool plain_dtype(uint32_t type, uint32_t *dtype)
-{
-    *dtype = type == QUIRE_W_F32 ? QUIRE_F32 : type == QUIRE_W_F16 ? QUIRE_F16 : QUIRE_BF16;
-    return type == QUIRE_W_F32 || type == QUIRE_W_F16 || type == QUIRE_W_BF16;
-}
-
-/* Products of the elements after the last whole unit, one vector at a time. */
-FN vf direct_rest(const struct quire__linear *t, uint32_t dtype, const uint8_t *row, const float *x,
-                  vf acc)
-{
-    for (size_t k = t->columns / UNIT * UNIT; k < t->columns; k += LANES) {
-        size_t left = t->columns - k;
-        const void *w = element_at(dtype, row, k);
-        if (left >= LANES)
-            acc = v_fma(element_load(dtype, w), v_load(x + k), acc);
-        else
-            acc = v_fma(element_load_part(dtype, w, left), v_load_part(x + k, left), acc);
-    }
-    return acc;
-}
-
-/* y of [tokens][rows] at token i, row r; type, rows and tokens are constants. */
-FN void direct_block(const struct quire__linear *t, uint32_t r, uint32_t i, uint32_t type, int rows,
-                     int tokens)
-{
-    vf acc[4][DOT_ROWS];
-    float scales[DOT_ROWS][2 * BLOCK_UNITS];
-    const uint8_t *row = t->w + r * t->w_stride;
-    const float *x = t->x + i * t->x_stride;
-    uint32_t dtype;
-    UNROLL
-    for (int a = 0; a < tokens; a++) {
-        UNROLL
-        for (int b = 0; b < rows; b++)
-            acc[a][b] = v_zero();
-    }
-    size_t units = t->columns / UNIT;
-    for (size_t unit = 0; unit < units; unit++) {
-        UNROLL
-        for (int b = 0; b < rows; b++) {
-            vf w[UNIT_VECTORS];
-            if (unit % BLOCK_UNITS == 0)
-                prepare(type, scales[b], row + (size_t)b * t->w_stride, unit);
-            decode(type, w, row + (size_t)b * t->w_stride, unit, scales[b]);
-            prefetch_unit(type, row, (size_t)(b + rows) * t->w_stride, unit);
+    for (uint32_t b = 0; b < t->panels->blocks; b++) {
+        const weight_element *x = (const weight_element *)t->x + (size_t)b * QUIRE__BLOCK_COLUMNS;
+        for (uint32_t p = 0; p < panels; p++) {
+            struct quire__block from = quire__block_at(t->panels, panel + p, b);
+            struct half half;
+            prefetch_block(t->panels, &from);
             UNROLL
-            for (int j = 0; j < UNIT_VECTORS; j++) {
-                UNROLL
-                for (int a = 0; a < tokens; a++) {
-                    vf value = v_load(x + (size_t)a * t->x_stride + unit * UNIT + j * LANES);
-                    acc[a][b] = v_fma(w[j], value, acc[a][b]);
-                }
+            for (int i = 0; i < 2; i++) {
+                load_half(&half, &from, form, i);
+                add_half(sums[p], &half, form, x + i * QUIRE__BLOCK_COLUMNS / 2);
             }
         }
     }
-    UNROLL
-    for (int a = 0; a < tokens; a++) {
-        UNROLL
-        for (int b = 0; b < rows; b++) {
-            if (plain_dtype(type, &dtype))
-                acc[a][b] = direct_rest(t, dtype, row + (size_t)b * t->w_stride,
-                                        x + (size_t)a * t->x_stride, acc[a][b]);
+}
+
+FN void lone(const struct quire__linear *t, struct form form)
+{
+    uint32_t end = t->first_panel + t->num_panels;
+    for (uint32_t panel = t->first_panel; panel < end; panel += QUIRE__GROUP) {
+        uint32_t panels = end - panel < QUIRE__GROUP ? end - panel : QUIRE__GROUP;
+        vf sums[QUIRE__GROUP][SUM_VECTORS];
+        memset(sums, 0, sizeof sums);
+        lone_panels(t, form, sums, panel, panels);
+        for (uint32_t p = 0; p < panels; p++) {
+            uint64_t first = (uint64_t)(panel + p) * QUIRE__PANEL_ROWS;
+            uint64_t left = t->panels->rows - first;
+            float rows[QUIRE__PANEL_ROWS];
+            put_rows(rows, sums[p], SUM_VECTORS);
+            memcpy(t->y + first, rows,
+                   (left < QUIRE__PANEL_ROWS ? left : QUIRE__PANEL_ROWS) * sizeof(float));
         }
-        sum_and_store(t->y + (i + (uint32_t)a) * t->y_stride + r, acc[a], rows);
     }
 }
 
-FN void direct_tokens(const struct quire__linear *t, uint32_t i, uint32_t type, int tokens)
+#define LONE_KERNEL(name, codes, scaling)                                                          \
+    KERNEL void lone_##name(const struct quire__linear *task)                                      \
+    {                                                                                              \
+        lone(task, (struct form){QUIRE_W_##name, codes, scaling});                                 \
+    }
+QUIRE__FORMAT_LIST(LONE_KERNEL)
+#undef LONE_KERNEL
+#define LONE(name) lone_##name
+
+FN void multiply_begin(uint32_t tokens)
 {
-    uint32_t r = 0;
-    int rows = tokens == 1 ? DIRECT_ROWS : DIRECT_ROWS_WIDE;
-    for (; r + (uint32_t)rows <= t->rows; r += (uint32_t)rows)
-        direct_block(t, r, i, type, rows, tokens);
-    for (; r < t->rows; r++)
-        direct_block(t, r, i, type, 1, tokens);
+    (void)tokens;
 }
 
-FN void direct(const struct quire__linear *t, uint32_t type)
+FN void multiply_end(void)
 {
-    uint32_t i = 0, left = t->tokens;
-#if LANES == 16
-    for (; left >= 4; i += 4, left -= 4)
-        direct_tokens(t, i, type, 4);
-    if (left == 3) {
-        direct_tokens(t, i, type, 3);
+}
+#endif
+
+/* ---- all of a matrix ---- */
+
+/* Blocks of a stretch of many tokens: its weights stay near while all of them pass, in the
+ * first-level cache where a step is short, in the second where a tile takes long to set up. */
+#if defined(WITH_TILES)
+enum { STRETCH_BLOCKS = 64 };
+#else
+enum { STRETCH_BLOCKS = 4 };
+#endif
+_Static_assert(sizeof(weight_element) * QUIRE__GROUP * STRETCH_BLOCKS * QUIRE__BLOCK_WEIGHTS <=
+                   QUIRE__DECODED_BYTES,
+               "a stretch fits");
+
+/* Decodes [panels][blocks]. */
+FN void decode_stretch(const struct quire__linear *t, uint32_t panel, uint32_t panels,
+                       uint32_t first, uint32_t blocks)
+{
+    weight_element *to = t->scratch;
+    for (uint32_t p = panel; p < panel + panels; p++) {
+        for (uint32_t b = first; b < first + blocks; b++, to += QUIRE__BLOCK_WEIGHTS)
+            decode_at(t, to, p, b);
+    }
+}
+
+/* Some panels of all tokens, `most` blocks at a time. */
+FN void linear_stretches(const struct quire__linear *t, struct stretch_product *s, uint32_t panel,
+                         uint32_t most)
+{
+    float *y = s->y;
+    for (uint32_t b = 0; b < t->panels->blocks; b += s->blocks) {
+        uint32_t left = t->panels->blocks - b;
+        s->blocks = left < most ? left : most;
+        s->x = (const weight_element *)t->x + (size_t)b * QUIRE__BLOCK_COLUMNS;
+        s->first = b == 0;
+        s->y = s->blocks == left ? y : NULL;
+        decode_stretch(t, panel, s->panels, b, s->blocks);
+        multiply(s);
+    }
+}
+
+/* Rows of panels that are not all full, from their sums. */
+FN void copy_rows(const struct quire__linear *t, const float *sums, uint32_t panel)
+{
+    uint64_t first = (uint64_t)panel * QUIRE__PANEL_ROWS, left = t->panels->rows - first;
+    for (uint32_t i = 0; i < t->tokens; i++, sums += SUM_LANES) {
+        float rows[QUIRE__PANEL_ROWS];
+        vf vectors[SUM_VECTORS];
+        memcpy(vectors, sums, sizeof vectors);
+        put_rows(rows, vectors, SUM_VECTORS);
+        memcpy(t->y + i * t->y_stride + first, rows,
+               (left < QUIRE__PANEL_ROWS ? left : QUIRE__PANEL_ROWS) * sizeof(float));
+    }
+}
+
+FN void linear_group(const struct quire__linear *t, uint32_t panel, uint32_t panels)
+{
+    struct stretch_product s = {
+        .w = t->scratch,
+        .x_stride = t->x_stride,
+        .sums = (float *)(void *)((uint8_t *)t->scratch + QUIRE__DECODED_BYTES),
+        .panels = panels,
+        .tokens = t->tokens,
+        .y = full_rows(t, panel, panels),
+        .y_stride = t->y_stride,
+    };
+    bool full = s.y != NULL;
+#if defined(WITH_TILES)
+    if (t->tokens <= FEW_TOKENS)
+        linear_few(t, &s, panel);
+    else
+#endif
+        linear_stretches(t, &s, panel, STRETCH_BLOCKS);
+    for (uint32_t i = 0; i < panels && !full; i++)
+        copy_rows(t, s.sums + (size_t)i * t->tokens * SUM_LANES, panel + i);
+}
+
+KERNEL void linear(const struct quire__linear *t)
+{
+    uint32_t end = t->first_panel + t->num_panels;
+#if !defined(WITH_TILES)
+    if (t->tokens == 1) {
+        t->type->lone(t);
         return;
     }
 #endif
-    for (; left >= 2; i += 2, left -= 2)
-        direct_tokens(t, i, type, 2);
-    if (left == 1)
-        direct_tokens(t, i, type, 1);
+    multiply_begin(t->tokens);
+    for (uint32_t p = t->first_panel; p < end; p += QUIRE__GROUP)
+        linear_group(t, p, end - p < QUIRE__GROUP ? end - p : QUIRE__GROUP);
+    multiply_end();
 }
-
-FN void dequant(float *to, const uint8_t *row, size_t columns, uint32_t type)
-{
-    float scales[2 * BLOCK_UNITS];
-    uint32_t dtype;
-    size_t units = columns / UNIT;
-    for (size_t unit = 0; unit < units; unit++) {
-        vf w[UNIT_VECTORS];
-        if (unit % BLOCK_UNITS == 0)
-            prepare(type, scales, row, unit);
-        decode(type, w, row, unit, scales);
-        UNROLL
-        for (int i = 0; i < UNIT_VECTORS; i++)
-            v_store(to + unit * UNIT + (size_t)(i * LANES), w[i]);
-    }
-    if (plain_dtype(type, &dtype))
-        load_elements(dtype, to + units * UNIT, element_at(dtype, row, units * UNIT),
-                      columns % UNIT);
-}
-
-#define WEIGHT_KERNELS(name, value, elements, bytes, text)                                         \
-    KERNEL void dequant_##name(float *to, const uint8_t *row, size_t columns)                      \
-    {                                                                                              \
-        dequant(to, row, columns, QUIRE_W_##name);                                                 \
-    }                                                                                              \
-    KERNEL void direct_##name(const struct quire__linear *task)                                    \
-    {                                                                                              \
-        direct(task, QUIRE_W_##name);                                                              \
-    }
-QUIRE_WEIGHT_LIST(WEIGHT_KERNELS)
-#undef WEIGHT_KERNELS
 
 #endif

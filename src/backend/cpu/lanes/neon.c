@@ -8,8 +8,8 @@
 const struct quire__kernels quire__kernels_neon = {
     .level = "neon",
     .arithmetic = "cpu/neon",
-    .lanes = LANES,
     .fma = true,
+    .x_bytes = sizeof(weight_element),
     QUIRE__KERNEL_ENTRIES,
 };
 #endif

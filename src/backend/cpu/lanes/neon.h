@@ -11,7 +11,7 @@
 #include "backend/cpu/lanes/lanes.h"
 
 /* Register tiles: sums that fit into 32 registers beside their operands. */
-enum { DOT_TOKENS = 4, SCORE_ROWS = 3, VALUE_ROWS = 2, DIRECT_ROWS = 4, DIRECT_ROWS_WIDE = 4 };
+enum { PRODUCT_TOKENS = 4, PRODUCT_VECTORS = 4, SCORE_ROWS = 3, VALUE_ROWS = 2 };
 
 #include "backend/cpu/lanes/four.h"
 

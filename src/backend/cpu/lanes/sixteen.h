@@ -4,7 +4,7 @@
 #define QUIRE_BACKEND_CPU_LANES_SIXTEEN_H
 
 /* Register tiles: sums that fit into 32 registers beside their operands. */
-enum { DOT_TOKENS = 6, SCORE_ROWS = 6, VALUE_ROWS = 6, DIRECT_ROWS = 4, DIRECT_ROWS_WIDE = 4 };
+enum { PRODUCT_TOKENS = 6, PRODUCT_VECTORS = 4, SCORE_ROWS = 6, VALUE_ROWS = 6 };
 
 #define LANES_16(first, step)                                                                      \
     (first), (first) + (step), (first) + 2 * (step), (first) + 3 * (step), (first) + 4 * (step),   \

@@ -4,7 +4,6 @@
 
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/ref/kv_formats.h"
-#include "backend/cpu/ref/weights.h"
 #include "backend/cpu/scalar.h"
 
 #include <math.h>
@@ -244,44 +243,53 @@ static float dot(const float *w, const float *x, size_t n)
     return sum;
 }
 
-static void panel_dot(const struct quire__linear *t)
+static void prepare(const struct quire__inputs *rows)
 {
-    for (uint32_t r = 0; r < t->rows; r++) {
-        const float *w = (const float *)(const void *)(t->w + r * t->w_stride);
-        for (uint32_t i = 0; i < t->tokens; i++)
-            t->y[i * t->y_stride + r] = dot(w, t->x + i * t->x_stride, t->columns);
+    size_t padded = quire__round_up(rows->columns, QUIRE__BLOCK_COLUMNS);
+    for (uint32_t i = 0; i < rows->rows; i++) {
+        float *to = (float *)rows->to + i * rows->to_stride;
+        memcpy(to, rows->x + i * rows->x_stride, rows->columns * sizeof(float));
+        memset(to + rows->columns, 0, (padded - rows->columns) * sizeof(float));
     }
 }
 
-typedef void dequant_fn(float *to, const uint8_t *row, size_t columns);
+#define DECODE(name, codes, scaling)                                                               \
+    static void decode_##name(void *to, const struct quire__block *from)                           \
+    {                                                                                              \
+        quire__block_decode(from, QUIRE_W_##name, to);                                             \
+    }
+QUIRE__FORMAT_LIST(DECODE)
+#undef DECODE
 
-/* Decodes a stretch of a row at a time, and carries the sum over. */
-static void direct(const struct quire__linear *t, dequant_fn *dequant, size_t elements,
-                   size_t bytes)
+/* Adds the products of one block of a panel to y. */
+static void add_block(const struct quire__linear *t, const float *w, uint32_t panel, uint32_t block)
 {
-    enum { STRETCH = 256 };
-    float w[STRETCH];
-    for (uint32_t r = 0; r < t->rows; r++) {
-        for (uint32_t i = 0; i < t->tokens; i++) {
-            float sum = 0.0f;
-            for (size_t c = 0; c < t->columns; c += STRETCH) {
-                size_t n = t->columns - c < STRETCH ? t->columns - c : STRETCH;
-                dequant(w, t->w + r * t->w_stride + c / elements * bytes, n);
-                for (size_t k = 0; k < n; k++)
-                    sum += w[k] * t->x[i * t->x_stride + c + k];
-            }
-            t->y[i * t->y_stride + r] = sum;
+    uint64_t first = (uint64_t)panel * QUIRE__PANEL_ROWS, left = t->panels->rows - first;
+    for (uint32_t i = 0; i < t->tokens; i++) {
+        const float *x = (const float *)t->x + i * t->x_stride + block * QUIRE__BLOCK_COLUMNS;
+        for (uint32_t r = 0; r < QUIRE__PANEL_ROWS && r < left; r++) {
+            float *y = t->y + i * t->y_stride + first + r;
+            for (uint32_t k = 0; k < QUIRE__BLOCK_COLUMNS; k++)
+                *y += w[k / 2 * QUIRE__STEP_WEIGHTS + 2 * r + k % 2] * x[k];
         }
     }
 }
 
-#define DIRECT(name, value, elements, bytes, text)                                                 \
-    static void direct_##name(const struct quire__linear *task)                                    \
-    {                                                                                              \
-        direct(task, dequant_##name, (elements), (bytes));                                         \
+static void linear(const struct quire__linear *t)
+{
+    for (uint32_t p = t->first_panel; p < t->first_panel + t->num_panels; p++) {
+        uint64_t first = (uint64_t)p * QUIRE__PANEL_ROWS;
+        for (uint32_t i = 0; i < t->tokens; i++) {
+            for (uint64_t r = first; r < first + QUIRE__PANEL_ROWS && r < t->panels->rows; r++)
+                t->y[i * t->y_stride + r] = 0.0f;
+        }
+        for (uint32_t b = 0; b < t->panels->blocks; b++) {
+            struct quire__block from = quire__block_at(t->panels, p, b);
+            t->type->decode(t->scratch, &from);
+            add_block(t, t->scratch, p, b);
+        }
     }
-QUIRE_WEIGHT_LIST(DIRECT)
-#undef DIRECT
+}
 
 static void norm(float *y, const float *x, const float *weight, size_t n, float epsilon)
 {
@@ -347,9 +355,11 @@ static void argmax(uint32_t *index, const float *x, size_t n)
     *index = at < n ? (uint32_t)at : 0;
 }
 
+#define LONE(name) NULL
+
 const struct quire__kernels quire__kernels_ref = {
     .level = "ref",
     .arithmetic = "cpu/ref",
-    .lanes = 1,
+    .x_bytes = sizeof(float),
     QUIRE__KERNEL_ENTRIES,
 };

@@ -1,0 +1,47 @@
+/* matrix_fixture.h - random weights of every type, in panels, and what products of them may be.
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef QUIRE_TESTS_MATRIX_FIXTURE_H
+#define QUIRE_TESTS_MATRIX_FIXTURE_H
+
+#include "kernel_fixture.h"
+
+/* What QUIRE_WEIGHT_LIST says of a type. */
+struct kt_type {
+    uint32_t type, elements, bytes;
+};
+extern const struct kt_type kt_types[QUIRE__NUM_WEIGHTS];
+
+/* A matrix as a file holds it, and its weights by ref/weights.h. */
+struct kt_matrix {
+    uint32_t type;
+    uint64_t rows, columns, row_bytes;
+    struct kt_guard file;   /* [rows][row_bytes] */
+    float *weights;         /* [rows][columns] */
+    struct kt_guard memory; /* of the panels */
+    struct quire__panels panels;
+};
+
+/* Random bytes; the scales, and elements, are below 2 in size. */
+void kt_matrix_new(struct kt_matrix *m, const struct kt_type *type, uint64_t rows, uint64_t columns,
+                   uint64_t seed);
+/* The same over `file`, which it takes. */
+void kt_matrix_of(struct kt_matrix *m, uint32_t type, uint64_t rows, uint64_t columns,
+                  struct kt_guard file);
+void kt_matrix_free(struct kt_matrix *m);
+
+/* The level's kernels of that type. */
+const struct quire__weight_kernels *kt_weight_kernels(const struct quire__kernels *kernels,
+                                                      uint32_t type);
+/* x as the level multiplies it: rounded to bf16, subnormal numbers to zero, or as it is. */
+float kt_operand(const struct quire__kernels *kernels, float x);
+
+/* Asserts y [tokens, rows] = x [tokens, columns] times the matrix, within what the arithmetic of
+ * the level may do to each sum. Strides in elements. */
+struct kt_product {
+    const struct kt_matrix *m;
+    const float *x, *y;
+    uint64_t x_stride, y_stride, tokens;
+};
+void kt_product_check(const struct quire__kernels *kernels, const struct kt_product *p);
+
+#endif
