@@ -93,6 +93,9 @@ struct quire__file_map {
 quire_status quire__file_map(const char *path, struct quire__file_map *map,
                              struct quire_error *error);
 void quire__file_unmap(struct quire__file_map *map);
+/* Gives back the memory of the whole OS pages inside a part of a mapped file; whoever reads them
+ * again waits for the file. */
+void quire__file_forget(const uint8_t *data, uint64_t bytes);
 
 /* ---- the machine ---- */
 

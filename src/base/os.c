@@ -49,6 +49,11 @@ void quire__file_unmap(struct quire__file_map *map)
     *map = (struct quire__file_map){0};
 }
 
+void quire__file_forget(const uint8_t *data, uint64_t bytes)
+{
+    quire__discard((void *)(uintptr_t)data, bytes);
+}
+
 uint64_t quire__now_ns(void)
 {
     struct timespec now;

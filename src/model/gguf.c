@@ -749,6 +749,13 @@ const struct quire__gguf_tensor *quire__gguf_find_tensor(const struct quire__ggu
     return item != UINT64_MAX ? &gguf->tensors[item] : NULL;
 }
 
+void quire__gguf_forget(const struct quire__gguf *gguf, const struct quire__gguf_tensor *tensor,
+                        uint64_t from, uint64_t to)
+{
+    if (gguf->map.data != NULL)
+        quire__file_forget(tensor->data + from, to - from);
+}
+
 uint64_t quire__gguf_tensor_count(const struct quire__gguf *gguf)
 {
     return gguf->num_tensors;

@@ -131,6 +131,10 @@ bool quire__gguf_next_string(struct quire__gguf_strings *strings, struct quire__
 /* NULL when there is none of that name. Cost: O(log n). */
 const struct quire__gguf_tensor *quire__gguf_find_tensor(const struct quire__gguf *gguf,
                                                          const char *name);
+/* Bytes `from` to `to` of a tensor will not be read again soon: where the file is mapped, they need
+ * not stay in memory. */
+void quire__gguf_forget(const struct quire__gguf *gguf, const struct quire__gguf_tensor *tensor,
+                        uint64_t from, uint64_t to);
 uint64_t quire__gguf_tensor_count(const struct quire__gguf *gguf);
 /* In the order of the file; index < count. */
 const struct quire__gguf_tensor *quire__gguf_tensor_at(const struct quire__gguf *gguf,

@@ -14,7 +14,7 @@ static const struct quire__arch *const architectures[] = {
     &quire__arch_gemma3,
 };
 
-enum { KEY_BYTES_MAX = 96, READ_AHEAD_BYTES = 4096 };
+enum { KEY_BYTES_MAX = 96 };
 
 /* ---- keys ---- */
 
@@ -122,16 +122,27 @@ static quire_status find(struct quire__model *model, const char *name, uint64_t 
     return QUIRE_OK;
 }
 
-/* Brings a tensor's bytes from the disk, in the order of the file, so that the first step does not
- * wait for them piecemeal. */
-static void read_in(struct quire__model *model, const struct quire__gguf_tensor *tensor)
+static void report(struct quire__model *model, uint64_t bytes)
 {
-    const volatile uint8_t *data = tensor->data;
-    for (uint64_t i = 0; i < tensor->bytes; i += READ_AHEAD_BYTES)
-        (void)data[i];
-    model->bytes_done += tensor->bytes;
+    model->bytes_done += bytes;
     if (model->progress != NULL)
         model->progress(model->progress_context, model->bytes_done, model->bytes_total);
+}
+
+/* A tensor that a backend is making a weight of. */
+struct handover {
+    struct quire__model *model;
+    const struct quire__gguf_tensor *tensor;
+    uint64_t taken;
+};
+
+/* The first `bytes` bytes are the backend's own by now: the file need not stay in memory. */
+static void take(void *context, uint64_t bytes)
+{
+    struct handover *handover = context;
+    quire__gguf_forget(handover->model->gguf, handover->tensor, handover->taken, bytes);
+    report(handover->model, bytes - handover->taken);
+    handover->taken = bytes;
 }
 
 quire_status quire__model_matrix(struct quire__model *model, const char *name, uint64_t rows,
@@ -147,17 +158,21 @@ quire_status quire__model_matrix(struct quire__model *model, const char *name, u
         return quire__fail(error, QUIRE_E_UNSUPPORTED,
                            "%s: tensor %s is %s, which backend %s does not compute", model->name,
                            name, quire_weight_name(tensor->type), backend->name);
-    read_in(model, tensor);
+    struct handover handover = {model, tensor, 0};
     struct quire_weight_desc desc = {.type = tensor->type,
                                      .rows = rows,
                                      .columns = columns,
                                      .data = tensor->data,
-                                     .bytes = tensor->bytes};
+                                     .bytes = tensor->bytes,
+                                     .taken = take,
+                                     .context = &handover};
     status = backend->nn->weight_create(backend, &desc, out);
     if (status != QUIRE_OK)
         return quire__fail(error, status, "%s: backend %s refuses tensor %s: %s", model->name,
                            backend->name, name, quire_status_text(status));
     model->weights[model->num_weights++] = *out;
+    if (handover.taken < tensor->bytes)
+        take(&handover, tensor->bytes);
     return QUIRE_OK;
 }
 
@@ -178,7 +193,7 @@ quire_status quire__model_vector(struct quire__model *model, const char *name, u
     quire_status status = find_vector(model, name, count, &tensor, error);
     if (status != QUIRE_OK || model->backend == NULL)
         return status;
-    read_in(model, tensor);
+    report(model, tensor->bytes);
     struct quire_backend *backend = model->backend;
     if ((backend->caps.flags & QUIRE_CAP_HOST_VIEWS) != 0) {
         *out = quire_view_host((void *)(uintptr_t)tensor->data, QUIRE_F32, 1, 1, count);
