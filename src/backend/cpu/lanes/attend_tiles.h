@@ -65,7 +65,7 @@ FN struct tile_work work_of(const struct quire__tile *t)
     return w;
 }
 
-FN void shape_tiles(uint32_t m)
+FN void shape_for_queries(uint32_t m)
 {
     struct tiles shapes = {.palette = 1};
     UNROLL
@@ -410,7 +410,7 @@ KERNEL void attend(const struct quire__tile *t)
     for (uint32_t r = 0; r < t->rows; r += SIDE) {
         uint32_t m = t->rows - r < SIDE ? t->rows - r : SIDE;
         if (r == 0 || m < SIDE)
-            shape_tiles(m);
+            shape_for_queries(m);
         tile_logits(t, &w, r, m);
         move_states(t, &w, r, m);
         if (wild)
