@@ -4,6 +4,7 @@
 #define QUIRE_QUIRE_H
 
 #include <quire/backend.h>
+#include <quire/cpu.h>
 #include <quire/pool.h>
 #include <quire/seq.h>
 #include <quire/status.h>

@@ -321,6 +321,30 @@ class Rest(Case):
             self.assertTrue(0 < got['waste_pct'] < 2)
         self.refuses('bench', 'cache', '--backend', 'gpu', says='gpu')
 
+    def test_info_cpu(self):
+        """What is told is what is made, whatever the cap."""
+        levels = json.loads(self.quire('info', '--cpu', '--json')[0])['levels']
+        self.assertEqual([level['name'] for level in levels[:2]], ['ref', 'generic'])
+        self.assertEqual({level['name'] for level in levels},
+                         {'ref', 'generic', 'avx2', 'avx512', 'avx512bf16', 'amx', 'neon'})
+        for level in levels:
+            self.assertEqual(level['runs'], level['lacks'] is None)
+            if (level['lacks'] or '').startswith('it is for'):
+                continue  # no name that this build knows
+            got = json.loads(self.quire('info', '--cpu', '--json',
+                                        env={'QUIRE_CPU': level['name']})[0])
+            if level['runs']:
+                self.assertEqual((got['level'], got['level_why']),
+                                 (level['name'], 'QUIRE_CPU caps it'))
+            else:
+                self.assertNotEqual(got['level'], level['name'])
+            self.assertGreaterEqual(got['threads'], 1)
+        text = self.quire('info', '--cpu', env={'QUIRE_CPU': 'generic'})[0].decode()
+        self.assertIn('\nlevel         generic (QUIRE_CPU caps it)\n', text)
+        self.assertRegex(text, r'\n\* generic +products of f32\n')
+        self.refuses('info', '--cpu', MODEL, status=2, says='--cpu')
+        self.refuses('info', '--cpu', env={'QUIRE_CPU': 'sse9'}, says='sse9')
+
     def test_help(self):
         self.assertRegex(self.quire('--version')[0], rb'\Aquire \d+\.\d+\.\d+\n\Z')
         for command in ('', 'run', 'tokenize', 'eval', 'info', 'plan', 'trace', 'trace replay',

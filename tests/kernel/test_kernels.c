@@ -2,7 +2,7 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * The list of kernels makes the table of checks below, so a kernel without a check does not build;
- * test_linear.c and test_kv_formats.c have those of their parts of the list.
+ * test_linear.c, test_kv_formats.c and test_peak.c have those of their parts of the list.
  * u is the unit roundoff; a sum of n products in any order is off by n u sum |terms| at most
  * (N. J. Higham, Accuracy and Stability of Numerical Algorithms, section 3.1). */
 #include "kernel_fixture.h"

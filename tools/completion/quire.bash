@@ -14,7 +14,7 @@ _quire_words()
         ;;
     tokenize) words="-p -f --decode --bos -m" ;;
     eval) words="-f --ids --chunks --logits --compare --svg --json $engine" ;;
-    info) words="--json" ;;
+    info) words="--cpu --json" ;;
     plan) words="--kv --memory --context --block-size --prefix --json" ;;
     trace) words="replay" ;;
     "trace replay")

@@ -3,6 +3,8 @@
 #ifndef QUIRE_TOOL_COMMANDS_H
 #define QUIRE_TOOL_COMMANDS_H
 
+#include <stdbool.h>
+
 /* Each returns the exit status; stdout is flushed and closed by main. */
 int command_run(int argc, char **argv);
 int command_tokenize(int argc, char **argv);
@@ -14,5 +16,8 @@ int command_bench(int argc, char **argv);
 int command_bench_model(int argc, char **argv);
 int command_bench_cache(int argc, char **argv);
 int command_bench_evict(int argc, char **argv);
+
+/* quire info --cpu. */
+int info_cpu(bool json);
 
 #endif

@@ -236,15 +236,17 @@ static int describe(const struct engine *engine, bool json)
 int command_info(int argc, char **argv)
 {
     struct engine_options options = ENGINE_OPTIONS_DEFAULT;
-    bool json = false;
+    bool json = false, cpu = false;
     const struct cli_arg args[] = {
+        {"--cpu", CLI_FLAG, &cpu, 0, 0, NULL, "describe the processor's kernels instead"},
         {"--json", CLI_FLAG, &json, 0, 0, NULL, "print one JSON object"},
     };
     const struct cli_command command = {
         .name = "info",
-        .synopsis = "MODEL [--json]",
+        .synopsis = "MODEL [--json] | --cpu [--json]",
         .about = "Describes a GGUF file: architecture, shapes, tensor types, bytes of K/V per "
-                 "token, and how many\ntokens fit in the free memory.",
+                 "token, and how many\ntokens fit in the free memory. With --cpu: which kernels "
+                 "this machine runs, which it lacks what for,\nand which are chosen.",
         .example = "quire info model.gguf",
         .args = args,
         .num_args = QUIRE_ARRAY_LEN(args),
@@ -254,8 +256,14 @@ int command_info(int argc, char **argv)
     enum cli_parsed parsed = cli_parse(&command, argc, argv);
     if (parsed != CLI_PARSED)
         return parsed == CLI_HELPED ? CLI_OK : CLI_BAD_USAGE;
+    if (cpu && options.model != NULL) {
+        cli_error("info: --cpu describes no model: leave %s out", options.model);
+        return CLI_BAD_USAGE;
+    }
+    if (cpu)
+        return info_cpu(json);
     if (options.model == NULL) {
-        cli_error("info: no model is given: name a GGUF file");
+        cli_error("info: no model is given: name a GGUF file, or --cpu");
         return CLI_BAD_USAGE;
     }
     struct engine engine;

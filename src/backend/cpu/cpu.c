@@ -33,17 +33,31 @@ static struct quire_backend_caps caps_of(const struct quire__kernels *kernels)
     return caps;
 }
 
+const char *quire__cpu_cap(const struct quire_backend_config *config)
+{
+    return config->cpu_level != NULL ? config->cpu_level : quire__getenv("QUIRE_CPU");
+}
+
+quire_status quire__cpu_num_threads(const struct quire_backend_config *config,
+                                    uint32_t *num_threads, struct quire_error *error)
+{
+    *num_threads = config->num_threads != 0 ? config->num_threads : quire__cpu_count();
+    if (*num_threads > THREADS_MAX)
+        return quire__fail(error, QUIRE_E_INVAL, "num_threads is %u, over %d", *num_threads,
+                           THREADS_MAX);
+    return QUIRE_OK;
+}
+
 quire_status quire__cpu_create(const struct quire_backend_config *config,
                                struct quire_backend **out, struct quire_error *error)
 {
-    const char *level = config->cpu_level != NULL ? config->cpu_level : quire__getenv("QUIRE_CPU");
-    const struct quire__kernels *kernels = quire__kernels_select(level, error);
+    const struct quire__kernels *kernels = quire__kernels_select(quire__cpu_cap(config), error);
     if (kernels == NULL)
         return QUIRE_E_INVAL;
-    uint32_t num_threads = config->num_threads != 0 ? config->num_threads : quire__cpu_count();
-    if (num_threads > THREADS_MAX)
-        return quire__fail(error, QUIRE_E_INVAL, "num_threads is %u, over %d", num_threads,
-                           THREADS_MAX);
+    uint32_t num_threads = 0;
+    quire_status status = quire__cpu_num_threads(config, &num_threads, error);
+    if (status != QUIRE_OK)
+        return status;
     struct quire__cpu *cpu = quire__calloc(1, sizeof *cpu);
     if (cpu == NULL)
         return quire__fail(error, QUIRE_E_NOMEM, "no memory for the backend cpu");

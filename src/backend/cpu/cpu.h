@@ -22,6 +22,12 @@ struct quire__cpu {
 extern const struct quire_kv_ops quire__cpu_kv_ops;
 extern const struct quire_nn_ops quire__cpu_nn_ops;
 
+/* ---- cpu.c: what a config means ---- */
+
+const char *quire__cpu_cap(const struct quire_backend_config *); /* of the level; NULL: none */
+quire_status quire__cpu_num_threads(const struct quire_backend_config *, uint32_t *num_threads,
+                                    struct quire_error *);
+
 /* ---- linear.c: the part of the nn group that uses weights ---- */
 
 quire_status quire__cpu_weight_create(struct quire_backend *, const struct quire_weight_desc *,

@@ -11,19 +11,20 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+/* What the machine lacks for a level in a few words; NULL: it runs. */
 struct level_row {
     const struct quire__kernels *kernels;
-    bool (*supported)(void);
+    const char *(*lacks)(void);
 };
 
-static bool supported_ref(void)
+static const char *lacks_ref(void)
 {
-    return true;
+    return NULL;
 }
 
-static bool supported_generic(void)
+static const char *lacks_generic(void)
 {
-    return true;
+    return NULL;
 }
 
 #if defined(__x86_64__)
@@ -58,42 +59,59 @@ static bool has(uint32_t value, uint32_t bits)
     return (value & bits) == bits;
 }
 
-static bool supported_avx2(void)
+static const char *lacks_avx2(void)
 {
     uint32_t a, b, c, d;
     if (!__get_cpuid(1, &a, &b, &c, &d) || !has(c, LEAF1_ECX_V3))
-        return false;
+        return "the processor lacks AVX, FMA, F16C or MOVBE";
     if (!has(enabled_state(), XCR0_AVX))
-        return false;
+        return "the system does not keep AVX registers";
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !has(b, LEAF7_EBX_V3))
-        return false;
-    return __get_cpuid(0x80000001u, &a, &b, &c, &d) && has(c, EXTENDED_ECX_V3);
+        return "the processor lacks AVX2, BMI1 or BMI2";
+    if (!__get_cpuid(0x80000001u, &a, &b, &c, &d) || !has(c, EXTENDED_ECX_V3))
+        return "the processor lacks LZCNT";
+    return NULL;
 }
 
-static bool supported_avx512(void)
+static const char *lacks_avx512(void)
 {
     uint32_t a, b, c, d;
-    return supported_avx2() && has(enabled_state(), XCR0_AVX512) &&
-           __get_cpuid_count(7, 0, &a, &b, &c, &d) && has(b, LEAF7_EBX_V4 | 1u << 31);
+    const char *lacks = lacks_avx2();
+    if (lacks != NULL)
+        return lacks;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !has(b, LEAF7_EBX_V4 | 1u << 31))
+        return "the processor lacks AVX512 F, BW, CD, DQ or VL";
+    return has(enabled_state(), XCR0_AVX512) ? NULL : "the system does not keep AVX512 registers";
 }
 
-static bool supported_avx512bf16(void)
+static const char *lacks_avx512bf16(void)
 {
     uint32_t a, b, c, d;
-    return supported_avx512() && __get_cpuid_count(7, 0, &a, &b, &c, &d) &&
-           has(c, LEAF7_ECX_VNNI) && __get_cpuid_count(7, 1, &a, &b, &c, &d) &&
-           has(a, LEAF71_EAX_BF16);
+    const char *lacks = lacks_avx512();
+    if (lacks != NULL)
+        return lacks;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !has(c, LEAF7_ECX_VNNI) ||
+        !__get_cpuid_count(7, 1, &a, &b, &c, &d) || !has(a, LEAF71_EAX_BF16))
+        return "the processor lacks AVX512 BF16 or VNNI";
+    return NULL;
 }
 
 /* Linux hands out the 8 KiB of tiles to a process that asks for them, once for all its threads
  * (arch_prctl(2); Documentation/arch/x86/xstate.rst); it may refuse. */
-static bool supported_amx(void)
+static const char *lacks_amx(void)
 {
     enum { ARCH_REQ_XCOMP_PERM = 0x1023 };
     uint32_t a, b, c, d;
-    return supported_avx512bf16() && has(enabled_state(), XCR0_AMX) &&
-           __get_cpuid_count(7, 0, &a, &b, &c, &d) && has(d, LEAF7_EDX_AMX) &&
-           syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, STATE_TILE_DATA) == 0;
+    const char *lacks = lacks_avx512bf16();
+    if (lacks != NULL)
+        return lacks;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !has(d, LEAF7_EDX_AMX))
+        return "the processor lacks AMX TILE, BF16 or INT8";
+    if (!has(enabled_state(), XCR0_AMX))
+        return "the system does not keep AMX tiles";
+    if (syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, STATE_TILE_DATA) != 0)
+        return "the system refuses AMX tiles to this process";
+    return NULL;
 }
 #endif
 
@@ -102,31 +120,31 @@ static bool supported_amx(void)
 #include <sys/auxv.h>
 
 /* What Linux says of the processor (Documentation/arm64/elf_hwcaps.rst). */
-static bool supported_neon(void)
+static const char *lacks_neon(void)
 {
-    return (getauxval(AT_HWCAP) & HWCAP_ASIMD) != 0;
+    return (getauxval(AT_HWCAP) & HWCAP_ASIMD) != 0 ? NULL : "the processor lacks Advanced SIMD";
 }
 #endif
 
 #if defined(QUIRE_EMULATE)
 /* What they are compiled for, but for the tests' patience. */
-static bool supported_avx512bf16_emulated(void)
+static const char *lacks_avx512bf16_emulated(void)
 {
 #if defined(__x86_64__)
-    return supported_avx2();
+    return lacks_avx2();
 #else
-    return true;
+    return NULL;
 #endif
 }
 
-static bool supported_amx_emulated(void)
+static const char *lacks_amx_emulated(void)
 {
-    return supported_avx512bf16_emulated();
+    return lacks_avx512bf16_emulated();
 }
 #endif
 
 static const struct level_row levels[] = {
-#define LEVEL_ROW(name) {&quire__kernels_##name, supported_##name},
+#define LEVEL_ROW(name) {&quire__kernels_##name, lacks_##name},
     QUIRE__LEVEL_LIST(LEVEL_ROW)
 #undef LEVEL_ROW
 };
@@ -148,7 +166,7 @@ static void fill_half_values(void)
 const struct quire__kernels *quire__kernels_at(uint32_t i)
 {
     (void)pthread_once(&half_values_once, fill_half_values);
-    return i < QUIRE_ARRAY_LEN(levels) && levels[i].supported() ? levels[i].kernels : NULL;
+    return i < QUIRE_ARRAY_LEN(levels) && levels[i].lacks() == NULL ? levels[i].kernels : NULL;
 }
 
 const struct quire__kernels *quire__kernels_select(const char *level, struct quire_error *error)
@@ -167,7 +185,16 @@ const struct quire__kernels *quire__kernels_select(const char *level, struct qui
         }
         cap = i;
     }
-    while (cap > 0 && !levels[cap].supported())
+    while (cap > 0 && levels[cap].lacks() != NULL)
         cap--;
     return levels[cap].kernels;
+}
+
+bool quire__level_describe(uint32_t i, const struct quire__kernels **kernels, const char **lacks)
+{
+    if (i >= QUIRE_ARRAY_LEN(levels))
+        return false;
+    *kernels = levels[i].kernels;
+    *lacks = levels[i].lacks();
+    return true;
 }

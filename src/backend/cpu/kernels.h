@@ -21,6 +21,8 @@ enum {
     QUIRE__SPLIT = 512,
     QUIRE__LANES_MAX = 16,
     QUIRE__HEAD_DIM_MAX = 512,
+    QUIRE__READ_UNIT = 1024,     /* bytes that read_all takes at a time */
+    QUIRE__PEAK_ROUND = 3 << 15, /* multiply-adds of a round of peak_* */
 };
 
 /* The state of one row between tiles, and the partial result of one split: a head of
@@ -135,6 +137,13 @@ struct quire__inputs {
  *                  the number of tokens; NaN and infinity stay in their token's row of y
  * norm, rotary_*, silu, gelu, add, scale, argmax
  *                  one row, as <quire/backend.h> describes; table [n/2][2] holds cosine and sine
+ * read_all         *all becomes the exclusive or of the 64-bit words of `bytes` bytes, a multiple
+ *                  of QUIRE__READ_UNIT, as fast as memory allows
+ * peak_f32         rounds x QUIRE__PEAK_ROUND multiply-adds x = x / 2 + 1 in independent chains
+ *                  from x = 1 on, as fast as the level has them; *end becomes the x of all: 2
+ * peak_bf16        the same number of products 1 x 1 of bf16, in sums of f32; *end becomes twice
+ *                  the part of them that is in the sums: 2, up to 2^16 rounds. A level that would
+ *                  multiply them as f32 does what peak_f32 does
  *
  * and for each weight type
  * decode           one block in the order of steps, as f32, or rounded to bf16 where the level
@@ -174,8 +183,14 @@ struct quire__inputs {
     X(scale, (float *x, float factor, size_t n))                                                   \
     X(argmax, (uint32_t * index, const float *x, size_t n))
 
+#define QUIRE__PEAK_LIST(X)                                                                        \
+    X(read_all, (uint64_t * all, const uint8_t *memory, size_t bytes))                             \
+    X(peak_f32, (float *end, size_t rounds))                                                       \
+    X(peak_bf16, (float *end, size_t rounds))
+
 #define QUIRE__KERNEL_LIST(X)                                                                      \
-    QUIRE__ATTEND_LIST(X) QUIRE__KV_LIST(X) QUIRE__LINEAR_LIST(X) QUIRE__NN_LIST(X)
+    QUIRE__ATTEND_LIST(X) QUIRE__KV_LIST(X) QUIRE__LINEAR_LIST(X) QUIRE__NN_LIST(X)                \
+    QUIRE__PEAK_LIST(X)
 
 /* The kernels of one weight type. */
 struct quire__weight_kernels {
@@ -237,5 +252,8 @@ QUIRE__LEVEL_LIST(QUIRE__LEVEL_TABLE)
 const struct quire__kernels *quire__kernels_select(const char *level, struct quire_error *error);
 /* The i-th level that this machine can run, from 0 in rising order; NULL past the last. */
 const struct quire__kernels *quire__kernels_at(uint32_t i);
+/* Reads about the i-th level of this build: its kernels, and what this machine lacks for it in a
+ * few words, or NULL. False past the last. */
+bool quire__level_describe(uint32_t i, const struct quire__kernels **kernels, const char **lacks);
 
 #endif

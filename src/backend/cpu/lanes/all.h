@@ -21,4 +21,6 @@
 
 #include "backend/cpu/lanes/nn.h"
 
+#include "backend/cpu/lanes/peak.h"
+
 #endif

@@ -12,13 +12,13 @@ enum {
     HALF_STEPS = QUIRE__BLOCK_STEPS / 2,
 };
 
-#if defined(ROUNDS)
+#if defined(WITH_PRODUCTS)
 typedef uint16_t weight_element;
 #else
 typedef float weight_element;
 #endif
 
-#if defined(ROUNDS)
+#if defined(WITH_PRODUCTS)
 /* Emulated instructions are long: unrolled loops call them. */
 #if defined(QUIRE_EMULATE)
 #define STEP_FN static __attribute__((noinline, unused)) TARGET
@@ -38,7 +38,7 @@ STEP_FN vf step_dot(vf sum, vu w, vu x)
 
 FN void put_step(weight_element *to, const vf *w)
 {
-#if defined(ROUNDS)
+#if defined(WITH_PRODUCTS)
     vu pairs = step_pairs(w[0], w[1]);
     memcpy(to, &pairs, sizeof pairs);
 #else

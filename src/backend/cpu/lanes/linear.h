@@ -9,7 +9,7 @@
 #define QUIRE_BACKEND_CPU_LANES_LINEAR_H
 
 enum {
-#if defined(ROUNDS)
+#if defined(WITH_PRODUCTS)
     SUM_VECTORS = QUIRE__PANEL_ROWS / LANES, /* of a panel and a token */
 #else
     SUM_VECTORS = STEP_VECTORS,
@@ -82,7 +82,7 @@ FN float *full_rows(const struct quire__linear *t, uint32_t panel, uint32_t pane
 /* The rows of y whose sums some vectors are. */
 FN void put_rows(float *y, const vf *sums, int vectors)
 {
-#if defined(ROUNDS)
+#if defined(WITH_PRODUCTS)
     UNROLL
     for (int v = 0; v < vectors; v++)
         v_store(y + v * LANES, sums[v]);
@@ -104,7 +104,7 @@ enum {
 /* The two columns of a step of one token, over all lanes. */
 FN vf step_columns(const weight_element *x)
 {
-#if defined(ROUNDS)
+#if defined(WITH_PRODUCTS)
     uint32_t pair;
     memcpy(&pair, x, sizeof pair);
     return (vf)v_spread(pair);
@@ -115,7 +115,7 @@ FN vf step_columns(const weight_element *x)
 
 FN vf step_add(vf sum, vf w, vf x)
 {
-#if defined(ROUNDS)
+#if defined(WITH_PRODUCTS)
     return step_dot(sum, (vu)w, (vu)x);
 #else
     return v_fma(w, x, sum);
@@ -202,7 +202,7 @@ FN void multiply(const struct stretch_product *s)
 /* Adds the products of half a block to the sums of its panel. */
 FN void add_half(vf *sums, const struct half *half, struct form form, const weight_element *x)
 {
-#if defined(ROUNDS)
+#if defined(WITH_PRODUCTS)
     UNROLL
     for (int j = 0; j < HALF_STEPS; j++)
         sums[0] = step_dot(

@@ -8,7 +8,7 @@
 #ifndef QUIRE_BACKEND_CPU_LANES_PRODUCTS_H
 #define QUIRE_BACKEND_CPU_LANES_PRODUCTS_H
 
-#define ROUNDS /* the level multiplies bfloat16 */
+#define WITH_PRODUCTS /* the level multiplies bfloat16 */
 
 #if defined(WITH_TILES)
 enum { TILES = 8, TILE_ROWS_MAX = 16, TILE_ROW_BYTES_MAX = 64 };

@@ -7,6 +7,7 @@
 #include "backend/cpu/scalar.h"
 
 #include <math.h>
+#include <string.h>
 
 /* ---- conversions ---- */
 
@@ -353,6 +354,39 @@ static void argmax(uint32_t *index, const float *x, size_t n)
     while (at < n && x[at] != max)
         at++;
     *index = at < n ? (uint32_t)at : 0;
+}
+
+/* ---- what the machine can do at most ---- */
+
+static void read_all(uint64_t *all, const uint8_t *memory, size_t bytes)
+{
+    uint64_t sum = 0;
+    for (size_t i = 0; i < bytes; i += sizeof sum) {
+        uint64_t word;
+        memcpy(&word, memory + i, sizeof word);
+        sum ^= word;
+    }
+    *all = sum;
+}
+
+static void peak_f32(float *end, size_t rounds)
+{
+    enum { CHAINS = 12 };
+    float x[CHAINS], sum = 0;
+    for (size_t i = 0; i < CHAINS; i++)
+        x[i] = 1;
+    for (size_t step = 0; step < rounds * (QUIRE__PEAK_ROUND / CHAINS); step++) {
+        for (size_t i = 0; i < CHAINS; i++)
+            x[i] = x[i] * 0.5f + 1;
+    }
+    for (size_t i = 0; i < CHAINS; i++)
+        sum += x[i];
+    *end = sum / CHAINS;
+}
+
+static void peak_bf16(float *end, size_t rounds)
+{
+    peak_f32(end, rounds);
 }
 
 #define LONE(name) NULL
