@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 MAKEFLAGS += --no-print-directory
-.PHONY: help demo test bench lint format install clean
+.PHONY: help demo test bench bench-peers lint format install clean
 
 # A prompt may hold quotes, dollars and newlines: it goes through the environment as it is, and
 # neither make nor a shell reads it again.
@@ -32,7 +32,8 @@ help:
 	@echo 'make demo      a real model answers; PROMPT="..." asks something else'
 	@echo '               MODEL=gemma3-270m completes a text, MODEL=x.gguf takes your own'
 	@echo 'make test      build and run every test'
-	@echo 'make bench     tokens/s and cache costs, beside llama.cpp where its tools are'
+	@echo 'make bench     tokens/s, kernels beside their roof, cache costs; drawings in build/bench'
+	@echo 'make bench-peers  tokens/s beside llama.cpp, where its tools are'
 	@echo 'make lint      house rules, clang-tidy, cppcheck, shellcheck'
 	@echo 'make format    lay out the C code'
 	@echo 'make install   install under PREFIX (default /usr/local); DESTDIR is obeyed'
@@ -57,8 +58,19 @@ bench:
 	@$(check_model)
 	@scripts/setup.sh demo
 	@scripts/build.sh release quire-cli
+	@mkdir -p build/bench
 	@model=$$(scripts/get_model.sh $${QUIRE_DEMO_MODEL:+"$$QUIRE_DEMO_MODEL"}) && \
-	build/release/quire bench model -m "$$model" && build/release/quire bench cache && \
+	build/release/quire bench model -m "$$model" && \
+	build/release/quire bench roof && \
+	build/release/quire bench attn --svg build/bench/attn.svg && \
+	build/release/quire bench linear --svg build/bench/linear.svg && \
+	build/release/quire bench cache
+
+bench-peers:
+	@$(check_model)
+	@scripts/setup.sh demo
+	@scripts/build.sh release quire-cli
+	@model=$$(scripts/get_model.sh $${QUIRE_DEMO_MODEL:+"$$QUIRE_DEMO_MODEL"}) && \
 	bench/llama.sh compare "$$model"
 
 lint:

@@ -348,7 +348,8 @@ class Rest(Case):
     def test_help(self):
         self.assertRegex(self.quire('--version')[0], rb'\Aquire \d+\.\d+\.\d+\n\Z')
         for command in ('', 'run', 'tokenize', 'eval', 'info', 'plan', 'trace', 'trace replay',
-                        'bench', 'bench model', 'bench cache', 'bench evict'):
+                        'bench', 'bench model', 'bench attn', 'bench linear', 'bench roof',
+                        'bench cache', 'bench evict'):
             out, err = self.quire(*command.split(), '--help')
             self.assertEqual(err, b'')
             self.assertIn(b'example:\n  quire', out)
@@ -360,7 +361,7 @@ class Rest(Case):
             manual = file.read().replace('\\-', '-')
         completion = SOURCE / 'tools' / 'completion' / 'quire.bash'
         for command in ('run', 'tokenize', 'eval', 'info', 'plan', 'trace replay', 'bench model',
-                        'bench cache', 'bench evict'):
+                        'bench attn', 'bench linear', 'bench roof', 'bench cache', 'bench evict'):
             out = self.quire(*command.split(), '--help')[0].decode()
             listed = set(re.findall(r'^  (--?[a-z-]+)', out, re.M))
             section = re.search(rf'^\.SS {command}\n(.*?)(?=^\.S)', manual, re.M | re.S)
@@ -391,7 +392,7 @@ class Rest(Case):
     @unittest.skipIf(shutil.which('make') is None, 'make is missing')
     def test_make_names_the_models(self):
         outside = {name: value for name, value in os.environ.items() if not name.startswith('MAKE')}
-        for target in ('demo', 'bench'):
+        for target in ('demo', 'bench', 'bench-peers'):
             done = subprocess.run(['make', target, 'MODEL=gemma'], cwd=SOURCE, env=outside,
                                   capture_output=True)
             self.assertNotEqual(done.returncode, 0)

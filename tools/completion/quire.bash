@@ -21,8 +21,10 @@ _quire_words()
         words="--block-size --blocks --memory --bytes-per-token --eviction --seqs --step-tokens"
         words+=" --step-ms --json"
         ;;
-    bench) words="model cache evict" ;;
+    bench) words="model attn linear roof cache evict" ;;
     "bench model") words="--depth --batch --prompt --generate --runs --json $cache" ;;
+    "bench attn" | "bench linear") words="--only --svg --threads --runs --quick --json" ;;
+    "bench roof") words="--only --threads --runs --quick --json" ;;
     "bench cache") words="--backend --runs --json" ;;
     "bench evict") words="--requests --seed --json" ;;
     esac
@@ -55,7 +57,7 @@ _quire()
         --system | --threads | --block-size | --kv-memory | --chunks | --compare | --depth | \
         --batch | \
         --prompt | --generate | --runs | --memory | --context | --prefix | --blocks | \
-        --bytes-per-token | --seqs | --step-tokens | --step-ms | --requests) ;;
+        --bytes-per-token | --seqs | --step-tokens | --step-ms | --requests | --only) ;;
     *)
         mapfile -t COMPREPLY < <(compgen -W "$(_quire_words "$command")" -- "$word")
         if [[ $command =~ ^(info|plan|trace replay)$ && $word != -* ]]; then

@@ -1,13 +1,13 @@
 /* bench_cache.c - quire bench cache: what the cache's own work costs, without any kernel.
  * SPDX-License-Identifier: Apache-2.0 */
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include <quire/quire.h>
 
 #include "base/base.h"
 #include "quire/args.h"
+#include "quire/bench_stats.h"
 #include "quire/cache_work.h"
 #include "quire/commands.h"
 #include "quire/console.h"
@@ -40,12 +40,6 @@ struct figures {
     uint64_t meta_bytes;
     double waste_pct; /* positions without a token, of prompts of 1,000 to 4,000 */
 };
-
-static int compare(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
 
 /* ---- the pools ---- */
 
@@ -141,10 +135,8 @@ static quire_status measure(const char *backend, uint32_t runs, struct figures *
     if (status != QUIRE_OK && error->message[0] == '\0')
         (void)quire__fail(error, status, "the work of the bench failed: %s",
                           quire_status_text(status));
-    for (uint32_t row = 0; row < ROWS && status == QUIRE_OK; row++) {
-        qsort(f->ns[row], runs, sizeof(double), compare);
-        f->median[row] = f->ns[row][runs / 2] * rows[row].scale;
-    }
+    for (uint32_t row = 0; row < ROWS && status == QUIRE_OK; row++)
+        f->median[row] = stats_median(f->ns[row], runs) * rows[row].scale;
     return status;
 }
 

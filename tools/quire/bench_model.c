@@ -5,9 +5,9 @@
  * once, and each run goes back to them by truncating. Tokens are random, as the speed of a dense
  * model does not depend on them. */
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
+#include "quire/bench_stats.h"
 #include "quire/commands.h"
 #include "quire/console.h"
 #include "quire/engine.h"
@@ -92,18 +92,6 @@ static quire_status go_back(struct bench *bench)
     return QUIRE_OK;
 }
 
-static int compare(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *values, uint32_t count)
-{
-    qsort(values, count, sizeof *values, compare);
-    return count % 2 == 1 ? values[count / 2] : (values[count / 2 - 1] + values[count / 2]) / 2;
-}
-
 static double rate(uint64_t tokens, uint64_t ns)
 {
     return (double)tokens * 1e9 / (double)(ns != 0 ? ns : 1);
@@ -128,8 +116,8 @@ static quire_status measure(struct bench *bench, struct row *row)
         if (status == QUIRE_OK)
             status = go_back(bench);
     }
-    row->prompt_tok_s = median(prompt, options->runs);
-    row->gen_tok_s = median(generate, options->runs);
+    row->prompt_tok_s = stats_median(prompt, options->runs);
+    row->gen_tok_s = stats_median(generate, options->runs);
     return status;
 }
 

@@ -14,6 +14,9 @@ int command_plan(int argc, char **argv);
 int command_trace(int argc, char **argv);
 int command_bench(int argc, char **argv);
 int command_bench_model(int argc, char **argv);
+int command_bench_attn(int argc, char **argv);
+int command_bench_linear(int argc, char **argv);
+int command_bench_roof(int argc, char **argv);
 int command_bench_cache(int argc, char **argv);
 int command_bench_evict(int argc, char **argv);
 

@@ -1,0 +1,131 @@
+# test_bench.py - quire bench roof, attn and linear: what they print, draw and refuse.
+# SPDX-License-Identifier: Apache-2.0
+"""All with --quick, whose times mean nothing: what is tested is what is measured and told."""
+import json
+import unittest
+import xml.etree.ElementTree as xml
+
+from cli import Case
+
+USAGE = 2
+SVG = '{http://www.w3.org/2000/svg}'
+
+
+class Bench(Case):
+    def bench(self, *arguments, **more):
+        out, err = self.quire('bench', *arguments, '--quick', '--json', **more)
+        self.assertEqual(err, b'')
+        self.assertEqual(out.count(b'\n'), 1)
+        return json.loads(out)
+
+    def check_rows(self, got):
+        """A roof is the longer of two times, and every figure is there."""
+        names = [row['name'] for row in got['rows']]
+        self.assertEqual(len(names), len(set(names)))
+        for row in got['rows']:
+            for key in ('ms', 'roof_ms', 'bytes', 'products'):
+                self.assertGreater(row[key], 0, row)
+            self.assertAlmostEqual(row['ratio'], row['roof_ms'] / row['ms'])
+            self.assertTrue(0 <= row['target'] < 1)
+            least = max(row['bytes'] / got['read_gb_s'] / 1e6,
+                        row['products'] / got['gmac_s'] / 1e6)
+            self.assertGreaterEqual(row['roof_ms'], least * 0.999)
+
+    def test_roof(self):
+        got = self.bench('roof', '--threads', '2')
+        levels = json.loads(self.quire('info', '--cpu', '--json')[0])
+        runs = [level['name'] for level in levels['levels'] if level['runs']]
+        runs = runs[:runs.index(levels['level']) + 1]
+        self.assertEqual([(row['level'], row['threads']) for row in got['rows']],
+                         [(level, threads) for level in runs for threads in (1, 2)])
+        for row in got['rows']:
+            for key in ('read_gb_s', 'f32_gmac_s', 'bf16_gmac_s'):
+                self.assertGreater(row[key], 0)
+        got = self.bench('roof', '--threads', '1', env={'QUIRE_CPU': 'generic'})
+        self.assertEqual([row['name'] for row in got['rows']], ['ref-1', 'generic-1'])
+
+    def test_attn(self):
+        got = self.bench('attn', '--threads', '2')
+        self.check_rows(got)
+        rows = {row['name']: row for row in got['rows']}
+        for name in ('decode-4k-f32-contiguous', 'decode-64k-bf16-paged', 'batch-16x2k-f16-paged',
+                     'mha-16k-f16-paged', 'mqa-16k-f16-paged', 'cascade-64x128+8k-f16-paged',
+                     'new-1-8k-f16-paged', 'new-64-8k-f16-paged', 'prefill-512-8k-f16-paged'):
+            self.assertIn(name, rows)
+        # The same positions: half the bytes for half the bits, whatever the layout.
+        for layout in ('contiguous', 'paged'):
+            wide, narrow = (rows[f'decode-16k-{dtype}-{layout}'] for dtype in ('f32', 'f16'))
+            self.assertEqual(wide['bytes'], 2 * narrow['bytes'])
+            self.assertEqual(wide['products'], narrow['products'])
+        # 64 x (256 + 31 + 1) positions are seen, 256 + 64 x 32 are read.
+        row = rows['cascade-64x128+8k-f16-paged']
+        self.assertEqual(row['products'], 2 * 128 * 32 * 64 * 288)
+        self.assertEqual(row['bytes'], (256 + 64 * 32) * 2 * 8 * 128 * 2)
+        self.assertEqual(rows['mha-16k-f16-paged']['bytes'],
+                         32 * rows['mqa-16k-f16-paged']['bytes'])
+        steps = got['new_tokens']
+        self.assertEqual(len(steps['ms']), 64)
+        self.assertEqual(steps['even'], steps['over_chord'] <= 1.3 and steps['drop'] >= 0.95)
+        # A type that there is no K/V of is told, and is no row.
+        for row in got['skipped']:
+            self.assertNotIn(row['name'], rows)
+            self.assertTrue(row['why'])
+        self.assertEqual(len(rows) + len(got['skipped']), 5 * 2 * 3 + 4 + 7 + 4)
+
+    def test_linear(self):
+        got = self.bench('linear', '--threads', '2')
+        self.check_rows(got)
+        self.assertEqual(len(got['rows']), 11 * 3)
+        rows = {row['name']: row for row in got['rows']}
+        side = 512
+        for name, elements, size in (('f32', 1, 4), ('q8_0', 32, 34), ('q4_k', 256, 144),
+                                     ('q6_k', 256, 210)):
+            for tokens in (1, 32, 512):
+                row = rows[f'linear-{name}-{tokens}']
+                self.assertEqual(row['bytes'], side * side // elements * size)
+                self.assertEqual(row['products'], side * side * tokens)
+
+    def test_text(self):
+        text = self.quire('bench', 'linear', '--quick', '--only', 'q4_1')[0].decode()
+        self.assertIn('--quick', text)
+        rows = [line.split() for line in text.splitlines() if line.startswith('linear-')]
+        self.assertEqual([row[0] for row in rows],
+                         ['linear-q4_1-1', 'linear-q4_1-32', 'linear-q4_1-512'])
+        for row in rows:
+            self.assertIn(row[5], ('met', 'below'))
+            self.assertIn(row[6], ('memory', 'products'))
+        text = self.quire('bench', 'attn', '--quick', '--only', 'new-')[0].decode()
+        self.assertRegex(text, r'\nnew-1 \.\. new-64: at most [0-9.]+ of the line')
+
+    def test_svg(self):
+        for bench, only, circles, lines in (('attn', '-f16-contig', 3, 2), ('linear', 'q5', 9, 4),
+                                            ('attn', 'mha', 1, 1)):
+            path = self.path(f'{bench}.svg')
+            self.quire('bench', bench, '--quick', '--only', only, '--svg', path)
+            root = xml.parse(path).getroot()
+            self.assertEqual(root.tag, SVG + 'svg')
+            self.assertEqual(len(root.findall(f'.//{SVG}circle')), circles)
+            # The roof, and one line a curve.
+            self.assertEqual(len(root.findall(f'.//{SVG}polyline')), lines)
+            for line in root.iter(SVG + 'polyline'):
+                for point in line.get('points').split():
+                    x, y = map(float, point.split(','))
+                    self.assertTrue(0 <= x <= 760 and 0 <= y <= 1140, point)
+
+    def test_refusals(self):
+        for bench in ('roof', 'attn', 'linear'):
+            for arguments in (['--runs', '2'], ['--runs', '1000'], ['--threads', '0'], ['--fast'],
+                              ['extra'], ['--only']):
+                self.refuses('bench', bench, *arguments, status=USAGE)
+        self.refuses('bench', 'linear', '--quick', '--json', '--only', 'q4_1-1', '--svg',
+                     '/no/such/folder/x.svg', says='/no/such/folder/x.svg')
+        self.refuses('bench', 'attn', '--json', env={'QUIRE_CPU': 'sse9'}, says='sse9')
+
+    def test_no_row(self):
+        for bench in ('roof', 'attn', 'linear'):
+            _, err = self.quire('bench', bench, '--quick', '--only', 'nothing', status=1)
+            self.assertRegex(err, rb'\Aquire: [^\n]*no row has nothing in its name\n\Z')
+
+
+if __name__ == '__main__':
+    unittest.main()
