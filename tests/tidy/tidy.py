@@ -22,12 +22,12 @@ SCRIPT = (".py", ".sh", ".bash", ".cmake", ".map", ".in")
 SCRIPT_NAMES = ("CMakeLists.txt", "Makefile", ".clang-format", ".clang-tidy", ".editorconfig",
                 ".gitignore", "run")
 
-# The sources that CMakeLists.txt and tests/CMakeLists.txt pick up, and the one that
-# bench/peers/run.sh builds; a .c beside these is dead.
+# The sources that CMakeLists.txt and tests/CMakeLists.txt pick up, and those that
+# bench/peers/run.sh and bench/llama.sh build; a .c beside these is dead.
 BUILT = re.compile(r"""src/(base|cache|model)/[^/]+\.c | src/backend/.+\.c | tools/quire/[^/]+\.c
     | tests/[^/]+/test_[^/]+\.c | tests/support/[^/]+\.c | tests/fuzz/(fuzz_[^/]+|replay)\.c
     | tests/abi/outside\.c | examples/(support/)?[^/]+\.c
-    | bench/peers/(quire_peer|llama_seq)\.c""", re.X)
+    | bench/peers/(quire_peer|llama_seq|ggml_attend)\.c""", re.X)
 
 # Folder, what it may include with quotes, what it may include with angle brackets.
 SIMD = r"(?!\w*intrin\.h|arm_\w+\.h)"

@@ -158,7 +158,7 @@ static quire_status other_decode_rows(struct bench *bench)
 
 static quire_status prefill_rows(struct bench *bench)
 {
-    const bool tiles = strcmp(bench->ruler.choice.level.name, "amx") == 0;
+    const bool tiles = ruler_has_tiles(&bench->ruler);
     const struct attn_shape shape = {
         .seqs = 1, .own = 8192, .kv_heads = GQA, .layout = QUIRE_LAYOUT_PAGED};
     quire_status status = QUIRE_OK;

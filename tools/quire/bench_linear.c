@@ -140,8 +140,7 @@ static double target_of(const struct ruler *ruler, const struct format *format, 
 {
     if (batches[batch].tokens == 1)
         return format->target_one;
-    return strcmp(ruler->choice.level.name, "amx") == 0 ? batches[batch].target_tiles
-                                                        : batches[batch].target;
+    return ruler_has_tiles(ruler) ? batches[batch].target_tiles : batches[batch].target;
 }
 
 static bool wants_any(const struct ruler *ruler, const struct format *format)

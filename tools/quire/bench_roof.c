@@ -1,5 +1,6 @@
 /* bench_roof.c - quire bench roof: what this machine reads and multiplies at most, level by level.
  * SPDX-License-Identifier: Apache-2.0 */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -51,15 +52,14 @@ static int measure(const struct ruler *ruler, const char *level, uint32_t thread
     return status == QUIRE_OK ? CLI_OK : CLI_BAD_DATA;
 }
 
-/* A bar on a logarithmic scale: one step doubles; they are far apart. */
+/* A bar on a logarithmic scale, as levels are far apart: six steps are ten times as much. */
 static void print_row(const char *level, uint32_t threads, const struct rates *rates)
 {
     char bar[BAR_WIDTH + 1] = "";
-    double most = rates->bf16 > rates->f32 ? rates->bf16 : rates->f32;
-    int length = 0;
-    for (double step = 1e9; step < most && length < BAR_WIDTH && isatty(STDOUT_FILENO) == 1;
-         step *= 1.5)
-        bar[length++] = '#';
+    const double most = rates->bf16 > rates->f32 ? rates->bf16 : rates->f32;
+    const double steps = isatty(STDOUT_FILENO) == 1 ? 6 * log10(most / 1e9) : 0;
+    for (int i = 0; i < BAR_WIDTH && i < steps; i++)
+        bar[i] = '#';
     (void)cli_print("%-11s %7u %10.1f %12.1f %12.1f  %s\n", level, threads, rates->read / 1e9,
                     rates->f32 / 1e9, rates->bf16 / 1e9, bar);
 }

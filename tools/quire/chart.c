@@ -70,25 +70,48 @@ static void put_line(struct frame *f, double xa, double ya, double xb, double yb
         yb);
 }
 
-/* Powers of four, which are few on either kind of figure. */
-static void put_axes(struct frame *f, const char *title, const char *x_text, const char *y_text)
+/* The lowest and the highest power of four that lie between two figures, as exponents. */
+static void powers_between(double least, double most, int *first, int *last)
+{
+    *first = (int)ceil(log2(least) / 2);
+    *last = (int)floor(log2(most) / 2);
+}
+
+static void put_x_line(struct frame *f, double x)
 {
     char text[32];
+    (void)snprintf(text, sizeof text, "%.6g", x);
+    put_line(f, place_x(f, x), place_y(f, f->y0), place_x(f, x), place_y(f, f->y1));
+    put_text(f, place_x(f, x), f->top + HEIGHT - BOTTOM + 18, "middle", text);
+}
+
+static void put_y_line(struct frame *f, double y)
+{
+    char text[32];
+    (void)snprintf(text, sizeof text, "%.4g", y);
+    put_line(f, LEFT, place_y(f, y), WIDTH - RIGHT, place_y(f, y));
+    put_text(f, LEFT - 6, place_y(f, y) + 4, "end", text);
+}
+
+/* Powers of four, which are few on either kind of figure; or fifths of the whole. */
+static void put_axes(struct frame *f, const char *title, const char *x_text, const char *y_text)
+{
+    enum { PARTS = 5 };
+    int first, last;
     put_text(f, LEFT, f->top + TOP - 16, "start", title);
     put_text(f, (LEFT + WIDTH - RIGHT) / 2.0, f->top + HEIGHT - 12, "middle", x_text);
     put_text(f, LEFT, f->top + TOP - 2, "end", y_text);
-    for (double x = exp2(2 * ceil(log2(f->x0) / 2)); x <= f->x1; x *= 4) {
-        (void)snprintf(text, sizeof text, "%.6g", x);
-        put_line(f, place_x(f, x), place_y(f, f->y0), place_x(f, x), place_y(f, f->y1));
-        put_text(f, place_x(f, x), f->top + HEIGHT - BOTTOM + 18, "middle", text);
+    powers_between(f->x0, f->x1, &first, &last);
+    for (int i = first; i <= last; i++)
+        put_x_line(f, exp2(2 * i));
+    if (!f->log_y) {
+        for (int i = 0; i <= PARTS; i++)
+            put_y_line(f, f->y0 + (f->y1 - f->y0) * i / PARTS);
+        return;
     }
-    const double step = f->log_y ? 4 : 0.2;
-    for (double y = f->log_y ? exp2(2 * ceil(log2(f->y0) / 2)) : f->y0; y <= f->y1 * 1.0001;
-         y = f->log_y ? y * step : y + step) {
-        (void)snprintf(text, sizeof text, "%.4g", y);
-        put_line(f, LEFT, place_y(f, y), WIDTH - RIGHT, place_y(f, y));
-        put_text(f, LEFT - 6, place_y(f, y) + 4, "end", text);
-    }
+    powers_between(f->y0, f->y1, &first, &last);
+    for (int i = first; i <= last; i++)
+        put_y_line(f, exp2(2 * i));
 }
 
 /* ---- the roofline: multiply-adds a second over multiply-adds a byte ---- */

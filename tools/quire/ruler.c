@@ -110,6 +110,12 @@ bool ruler_wants(const struct ruler *ruler, const char *name)
     return ruler->options->only == NULL || strstr(name, ruler->options->only) != NULL;
 }
 
+bool ruler_has_tiles(const struct ruler *ruler)
+{
+    const struct quire_cpu_level *level = &ruler->choice.level;
+    return strcmp(level->name, "amx") == 0 && level->products == QUIRE_BF16;
+}
+
 uint32_t ruler_ring(const struct ruler *ruler, double bytes, uint32_t max)
 {
     const double count = (double)ruler->ring_bytes / bytes;

@@ -69,6 +69,8 @@ struct ruler {
 /* Makes the backend and says what is measured on; ruler_close is fine after any result. */
 int ruler_open(struct ruler *ruler, const char *bench, const struct ruler_options *options);
 bool ruler_wants(const struct ruler *ruler, const char *name);
+/* True where the roof is that of AMX tiles, which is far harder to come near. */
+bool ruler_has_tiles(const struct ruler *ruler);
 /* How many layers or tensors of so many bytes make the ring: at least 1, at most `max`. */
 uint32_t ruler_ring(const struct ruler *ruler, double bytes, uint32_t max);
 /* Measures, prints and remembers a row. */
