@@ -189,8 +189,8 @@ struct quire__inputs {
     X(peak_bf16, (float *end, size_t rounds))
 
 #define QUIRE__KERNEL_LIST(X)                                                                      \
-    QUIRE__ATTEND_LIST(X) QUIRE__KV_LIST(X) QUIRE__LINEAR_LIST(X) QUIRE__NN_LIST(X)                \
-    QUIRE__PEAK_LIST(X)
+    QUIRE__ATTEND_LIST(X)                                                                          \
+    QUIRE__KV_LIST(X) QUIRE__LINEAR_LIST(X) QUIRE__NN_LIST(X) QUIRE__PEAK_LIST(X)
 
 /* The kernels of one weight type. */
 struct quire__weight_kernels {

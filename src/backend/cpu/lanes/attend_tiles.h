@@ -14,12 +14,12 @@
 #include "backend/cpu/lanes/pairs.h"
 
 enum {
-    SIDE = 16,                   /* rows of a tile, and pairs or f32 of a row */
-    GROUPS = QUIRE__TILE / SIDE, /* of positions */
-    STEPS = QUIRE__TILE / PAIR,  /* of positions in a sum of values */
-    TILE_LOGITS = 0,             /* the first of GROUPS, [position][query] */
-    TILE_WHOLE = 4,              /* of K or V, 16 rows of 64 bytes */
-    TILE_QUERIES = 5,            /* [pair of dimensions][query] */
+    SIDE = 16,                        /* rows of a tile, and pairs or f32 of a row */
+    GROUPS = QUIRE__TILE / SIDE,      /* of positions */
+    VALUE_STEPS = QUIRE__TILE / PAIR, /* of positions in a sum of values */
+    TILE_LOGITS = 0,                  /* the first of GROUPS, [position][query] */
+    TILE_WHOLE = 4,                   /* of K or V, 16 rows of 64 bytes */
+    TILE_QUERIES = 5,                 /* [pair of dimensions][query] */
     TILE_SUMS = 6,
     TILE_WEIGHTS = 7, /* [query][dimension], [query][position] */
 };
@@ -256,7 +256,7 @@ FN vf largest_logits(const struct quire__tile *t, const struct tile_work *w, con
 FN vf weigh(const struct tile_work *w, vf base)
 {
     vf sums[4] = {v_zero(), v_zero(), v_zero(), v_zero()};
-    for (uint32_t step = 0; step < STEPS; step++) {
+    for (uint32_t step = 0; step < VALUE_STEPS; step++) {
         const float *logits = w->logits + (size_t)step * PAIR * SIDE;
         vf pairs[LANES];
         UNROLL
@@ -310,7 +310,7 @@ FN void few_values(const struct quire__tile *t, const struct tile_work *w, float
 {
     for (uint32_t d = 0; d < t->dim_v; d += LANES) {
         TILE_LOAD(TILE_SUMS, sums + d, stride * sizeof(float));
-        for (uint32_t step = 0; step < STEPS; step++) {
+        for (uint32_t step = 0; step < VALUE_STEPS; step++) {
             TILE_LOAD(TILE_WEIGHTS, w->weights + (size_t)step * SIDE, 2 * QUIRE__TILE);
             TILE_LOAD(TILE_WHOLE, w->values + (size_t)step * SIDE * t->dim_v + d, 4 * t->dim_v);
             TILE_DOT(TILE_SUMS, TILE_WEIGHTS, TILE_WHOLE);
