@@ -114,11 +114,27 @@ static void in_batches(const struct fixture *f, uint32_t threads)
     qt_free(lse);
 }
 
-static void every_way(struct fixture *f, bool all_blocks)
+/* An emulated level, if there was one, comes before its own. */
+static void as_emulated(const struct fixture *f, const struct quire__kernels *kernels)
+{
+    const struct quire__kernels *other;
+    for (uint32_t i = 0; (other = kt_level(i)) != kernels; i++) {
+        if (strcmp(other->arithmetic, kernels->arithmetic) != 0)
+            continue;
+        struct fixture emulated = *f;
+        emulated.level = other->level;
+        whole(&emulated);
+        compare(f, "level against emulated", i,
+                (struct piece){0, TOKENS, emulated.out, emulated.lse});
+        qt_free(emulated.out);
+        qt_free(emulated.lse);
+    }
+}
+
+static void every_way(const struct fixture *f, bool all_blocks)
 {
     static const uint32_t blocks[] = {7, 1, 16, 64, 256};
     static const uint32_t threads[] = {1, 2, 5};
-    whole(f);
     for (uint32_t t = 0; t < QT_LEN(threads); t++) {
         in_chunks(f, threads[t], 0, TOKENS, 0);
         in_batches(f, threads[t]);
@@ -126,8 +142,6 @@ static void every_way(struct fixture *f, bool all_blocks)
     for (uint32_t b = 0; b < (all_blocks ? QT_LEN(blocks) : 1); b++)
         in_chunks(f, 1 + b % 2, blocks[b], 0, 0);
     in_chunks(f, 2, 16, 1, 1000);
-    qt_free(f->out);
-    qt_free(f->lse);
 }
 
 static void at_every_level(const struct kt_shape *shape, const struct kt_params *params,
@@ -136,7 +150,11 @@ static void at_every_level(const struct kt_shape *shape, const struct kt_params 
     const struct quire__kernels *kernels;
     for (uint32_t i = 0; (kernels = kt_level(i)) != NULL; i++) {
         struct fixture f = {.level = kernels->level, .shape = *shape, .params = *params};
+        whole(&f);
+        as_emulated(&f, kernels);
         every_way(&f, all_blocks);
+        qt_free(f.out);
+        qt_free(f.lse);
     }
 }
 

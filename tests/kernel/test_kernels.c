@@ -7,6 +7,8 @@
  * (N. J. Higham, Accuracy and Stability of Numerical Algorithms, section 3.1). */
 #include "kernel_fixture.h"
 
+#include "backend/cpu/scalar.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -16,6 +18,7 @@
 struct bench {
     const struct quire__kernels *k, *ref;
     struct qt_random random;
+    uint64_t *hash; /* of all results that were near; NULL: nobody asks */
 };
 
 static const uint32_t sizes[] = {1, 2, 3, 7, 15, 16, 17, 31, 33, 64, 80, 127, 500};
@@ -26,6 +29,8 @@ static void near(const struct bench *b, const char *what, size_t at, double got,
     if (!(fabs(got - want) <= bound))
         fail_msg("%s at level %s: element %zu is %.9g, not %.9g (bound %.3g)", what, b->k->level,
                  at, got, want, bound);
+    if (b->hash != NULL)
+        *b->hash = qt_mix(*b->hash ^ f32_bits((float)got));
 }
 
 static void same(const struct bench *b, const char *what, size_t n, const void *got,
@@ -636,15 +641,32 @@ static const struct check checks[] = {
 #undef CHECK_ROW
 };
 
+/* Levels that claim one arithmetic, emulated or not, give the same bits. */
+static void compare_hashes(uint64_t hashes[][QT_LEN(checks)], uint32_t i)
+{
+    for (uint32_t j = 0; j < i; j++) {
+        if (strcmp(kt_level(j)->arithmetic, kt_level(i)->arithmetic) != 0)
+            continue;
+        for (size_t c = 0; c < QT_LEN(checks); c++) {
+            if (hashes[i][c] != hashes[j][c])
+                fail_msg("%s: other bits at level %s than at %s", checks[c].name,
+                         kt_level(i)->level, kt_level(j)->level);
+        }
+    }
+}
+
 static void every_kernel_at_every_level(void **state)
 {
     (void)state;
+    static uint64_t hashes[QUIRE__NUM_LEVELS + 2][QT_LEN(checks)]; /* 2: emulated */
     const struct quire__kernels *kernels;
     for (uint32_t i = 0; (kernels = kt_level(i)) != NULL; i++) {
         for (size_t c = 0; c < QT_LEN(checks); c++) {
-            struct bench b = {kernels, kt_level(0), {qt_env_u64("QUIRE_TEST_SEED", 1) + c}};
+            struct bench b = {
+                kernels, kt_level(0), {qt_env_u64("QUIRE_TEST_SEED", 1) + c}, &hashes[i][c]};
             checks[c].run(&b);
         }
+        compare_hashes(hashes, i);
     }
 }
 
@@ -655,7 +677,7 @@ static void a_row_is_the_same_in_any_company(void **state)
     const struct quire__kernels *kernels;
     for (uint32_t i = 0; (kernels = kt_level(i)) != NULL; i++) {
         for (uint32_t j = 0; j < 40; j++) {
-            struct bench b = {kernels, kernels, {j}};
+            struct bench b = {kernels, kernels, {j}, NULL};
             struct tile_case c;
             tile_open(&c, &b, 1 + j % ROWS_MAX, tile_sizes[j % QT_LEN(tile_sizes)],
                       row_dims[j % QT_LEN(row_dims)], row_dims[j * 5 % QT_LEN(row_dims)]);

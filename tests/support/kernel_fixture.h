@@ -21,7 +21,8 @@
 
 /* ---- levels ---- */
 
-/* The i-th level of this machine, as quire__kernels_at; says once which levels it lacks. */
+/* The i-th level of this machine, as quire__kernels_at; says once which levels it lacks. With the
+ * environment variable QUIRE_TEST_LEVEL there are two: ref and the one that it names. */
 const struct quire__kernels *kt_level(uint32_t i);
 struct quire_backend *kt_backend(const char *level, uint32_t num_threads);
 

@@ -1,12 +1,36 @@
 /* products_fixture.h - runs the shims of lanes/products.h over arrays, native or emulated.
  * SPDX-License-Identifier: Apache-2.0
  *
- * A file that includes this after lanes/products.h, with WITH_TILES, gets PRODUCTS_TABLE too. */
+ * A file that includes this after lanes/products.h gets PRODUCTS_TABLE too. */
 #ifndef QUIRE_TESTS_PRODUCTS_FIXTURE_H
 #define QUIRE_TESTS_PRODUCTS_FIXTURE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include "support.h"
+
+/* ---- what is multiplied ---- */
+
+enum pf_kind {
+    PF_ANY_BITS,
+    PF_SPECIAL,   /* zeros, subnormals, the ends of the range, infinities, NaN of all sorts */
+    PF_ORDINARY,  /* from 2^-8 to 2^8 */
+    PF_TINY,      /* products about the smallest normal number */
+    PF_EDGE,      /* sums that only rounding to 24 bits tells from the smallest normal number */
+    PF_LARGE,     /* products about the largest number */
+    PF_CANCELLED, /* ordinary, with sums near 0 where the caller arranges them */
+    PF_NUM_KINDS
+};
+
+/* f32 bits; the top half is a bfloat16. sum: a summand, not a factor. */
+uint32_t pf_element(enum pf_kind kind, bool sum, struct qt_random *random);
+uint32_t pf_pair(enum pf_kind kind, struct qt_random *random);
+/* n sums and pairs of all kinds. */
+void pf_fill_dot2(float *c, float *a, float *b, size_t n, struct qt_random *random);
+
+/* ---- runs ---- */
 
 /* Tiles of c [m][n], a [m][k] and b [k][n]: f32 in c, pairs of bfloat16 in a and b. */
 struct pf_tiles {
@@ -18,15 +42,15 @@ struct pf_tiles {
 
 struct pf_products {
     void (*dot2)(float *c, const float *a, const float *b, size_t n);
-    /* to [n] pairs: every 32 floats of x make 16 of them */
+    /* to [n] pairs: every two vectors of x make one of pairs */
     void (*pack2)(float *to, const float *x, size_t n);
-    void (*tiles)(const struct pf_tiles *t);
+    void (*tiles)(const struct pf_tiles *t); /* NULL where there are none */
 };
 
 /* The processor's own; NULL where this build has none. Whoever calls looks whether it can. */
 extern const struct pf_products *const pf_native;
 
-#if defined(WITH_TILES)
+#if defined(LANES)
 KERNEL void run_dot2(float *c, const float *a, const float *b, size_t n)
 {
     for (size_t i = 0; i < n; i += LANES)
@@ -39,6 +63,7 @@ KERNEL void run_pack2(float *to, const float *x, size_t n)
         v_store(to + i, (vf)v_pack2(v_load(x + 2 * i), v_load(x + 2 * i + LANES)));
 }
 
+#if defined(WITH_TILES)
 KERNEL void run_tiles(const struct pf_tiles *t)
 {
     enum { C = 3, A = 0, B = 7, ZEROS = 5 };
@@ -66,6 +91,12 @@ KERNEL void run_tiles(const struct pf_tiles *t)
     {                                                                                              \
         run_dot2, run_pack2, run_tiles                                                             \
     }
+#else
+#define PRODUCTS_TABLE                                                                             \
+    {                                                                                              \
+        run_dot2, run_pack2, NULL                                                                  \
+    }
+#endif
 #endif
 
 #endif

@@ -124,6 +124,12 @@ static const char *lacks_neon(void)
 {
     return (getauxval(AT_HWCAP) & HWCAP_ASIMD) != 0 ? NULL : "the processor lacks Advanced SIMD";
 }
+
+static bool supported_neonbf16(void)
+{
+    return supported_neon() && (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0 &&
+           (getauxval(AT_HWCAP2) & HWCAP2_BF16) != 0;
+}
 #endif
 
 #if defined(QUIRE_EMULATE)

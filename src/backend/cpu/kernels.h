@@ -235,7 +235,7 @@ struct quire__kernels {
 #define QUIRE__LEVEL_LIST(X)                                                                       \
     X(ref) X(generic) X(avx2) QUIRE__EMULATED_LIST(X) X(avx512) X(avx512bf16) X(amx)
 #elif defined(__aarch64__)
-#define QUIRE__LEVEL_LIST(X) X(ref) X(generic) QUIRE__EMULATED_LIST(X) X(neon)
+#define QUIRE__LEVEL_LIST(X) X(ref) X(generic) QUIRE__EMULATED_LIST(X) X(neon) X(neonbf16)
 #else
 #define QUIRE__LEVEL_LIST(X) X(ref) X(generic) QUIRE__EMULATED_LIST(X)
 #endif

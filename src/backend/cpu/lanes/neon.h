@@ -1,4 +1,4 @@
-/* neon.h - lanes of 4 for Armv8.0-A.
+/* neon.h - lanes of 4 for Armv8.0-A and, with WITH_BF16, what products.h needs of Armv8.6-A.
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef QUIRE_BACKEND_CPU_LANES_NEON_H
 #define QUIRE_BACKEND_CPU_LANES_NEON_H
@@ -6,7 +6,13 @@
 #include <arm_neon.h>
 
 #define LANES 4
+#if !defined(WITH_BF16)
 #define TARGET
+#elif defined(__clang__)
+#define TARGET __attribute__((target("bf16")))
+#else
+#define TARGET __attribute__((target("+bf16")))
+#endif
 
 #include "backend/cpu/lanes/lanes.h"
 

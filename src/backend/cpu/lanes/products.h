@@ -1,10 +1,19 @@
 /* products.h - products of bfloat16 pairs and tiles, for the levels that have them.
  * SPDX-License-Identifier: Apache-2.0
  *
- * A vu holds 32 bfloat16: lane i has elements 2i (low half) and 2i + 1. The instructions take and
- * give subnormal numbers as zero and round to nearest even, whatever the caller's mode (Intel SDM
- * volume 2, VDPBF16PS, VCVTNE2PS2BF16 and TDPBF16PS). A file that defines WITH_TILES before gets
- * the tiles too; one that defines QUIRE_EMULATE gets all of it in C. */
+ * A vu holds 2 LANES bfloat16: lane i has elements 2i (low half) and 2i + 1.
+ *
+ *   v_dot2(c, a, b)    c + a1 b1 + a0 b0 in each lane
+ *   v_pack2(low, high) the lanes of low, then those of high, rounded to nearest even
+ *
+ * x86 takes and gives subnormal numbers as zero, whatever the caller's mode; v_dot2 is two fused
+ * multiply-adds to nearest even, the odd product first (Intel SDM volume 2, VDPBF16PS,
+ * VCVTNE2PS2BF16, TDPBF16PS). Arm's v_dot2 adds the products to each other, then to c; both sums
+ * are rounded to odd, subnormal numbers are zero, every NaN is the default one (Arm ARM, BFDotAdd
+ * with FPCR.EBF 0); its v_pack2 keeps subnormal numbers.
+ *
+ * A file that defines WITH_TILES before gets x86's tiles too; one that defines QUIRE_EMULATE gets
+ * what x86 has in C. */
 #ifndef QUIRE_BACKEND_CPU_LANES_PRODUCTS_H
 #define QUIRE_BACKEND_CPU_LANES_PRODUCTS_H
 
@@ -44,17 +53,32 @@ _Static_assert(sizeof(struct tiles) == 64, "LDTILECFG reads 64 bytes");
 #define LEVEL_TABLE(name) quire__kernels_##name
 #define LEVEL_NAME(name)  #name
 
-/* c + a1 b1 + a0 b0 in each lane, the odd product first. */
+#if defined(__aarch64__)
+/* Not the compilers' own: clang 14 has them only where the whole file is compiled for bfloat16. */
+FN vf v_dot2(vf c, vu a, vu b)
+{
+    __asm__("bfdot %0.4s, %1.8h, %2.8h" : "+w"(c) : "w"(a), "w"(b));
+    return c;
+}
+
+FN vu v_pack2(vf low, vf high)
+{
+    vu y;
+    __asm__("bfcvtn %0.4h, %1.4s\n\tbfcvtn2 %0.8h, %2.4s" : "=&w"(y) : "w"(low), "w"(high));
+    return y;
+}
+#else
 FN vf v_dot2(vf c, vu a, vu b)
 {
     return (vf)_mm512_dpbf16_ps((__m512)c, (__m512bh)a, (__m512bh)b);
 }
 
-/* Elements 0-15 are those of low, 16-31 those of high, rounded to nearest even. */
 FN vu v_pack2(vf low, vf high)
 {
     return (vu)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low);
 }
+
+#endif
 
 #if defined(WITH_TILES)
 FN void tiles_configure(const struct tiles *shapes)
