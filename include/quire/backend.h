@@ -320,8 +320,9 @@ struct quire_backend_config {
     uint32_t struct_size;
     uint32_t num_threads;  /* 0: what the affinity mask and the quotas of control groups allow */
     const char *cpu_level; /* caps the kernel level: "ref", "generic", "avx2", "avx512",
-                              "avx512bf16", "amx"; NULL: QUIRE_CPU of the environment, else the
-                              best. A cap over the machine means its best */
+                              "avx512bf16", "amx", on Arm "neon", "neonbf16"; NULL: QUIRE_CPU of
+                              the environment, else the best. A cap over the machine means its
+                              best */
     uint32_t pin_threads;  /* 1: keep each thread that is started on a processor of its own, counted
                               from the second of the affinity mask; callers' threads go where they
                               like. Default 0 */

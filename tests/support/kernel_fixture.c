@@ -25,6 +25,16 @@ static const struct quire__kernels *only_level(uint32_t i, const char *name)
     return NULL;
 }
 
+/* The levels of the processor, without the emulated ones. */
+static uint32_t own_levels(void)
+{
+    const struct quire__kernels *kernels;
+    uint32_t own = 0;
+    for (uint32_t i = 0; (kernels = quire__kernels_at(i)) != NULL; i++)
+        own += strstr(kernels->level, "_emulated") == NULL;
+    return own;
+}
+
 const struct quire__kernels *kt_level(uint32_t i)
 {
     static bool said;
@@ -32,10 +42,10 @@ const struct quire__kernels *kt_level(uint32_t i)
     if (only != NULL)
         return only_level(i, only);
     const struct quire__kernels *kernels = quire__kernels_at(i);
-    if (kernels == NULL && i < QUIRE__NUM_LEVELS && !said) {
+    if (kernels == NULL && !said && own_levels() < QUIRE__NUM_LEVELS) {
         said = true;
         print_message("[  NOTE    ] this processor runs %u of %d levels; the others are skipped\n",
-                      i, QUIRE__NUM_LEVELS);
+                      own_levels(), QUIRE__NUM_LEVELS);
     }
     return kernels;
 }

@@ -1,9 +1,19 @@
 /* lanes.h - vectors of LANES floats, for the one source that every fast level compiles.
  * SPDX-License-Identifier: Apache-2.0
  *
- * A level's header sets LANES and TARGET, includes this, and adds the shims that need its
- * instructions: v_set1, v_fma, v_max, v_if_*, v_keep_nan, v_from_*, v_to_*, v_sum4 and the
- * shuffles. Everything is inlined: functions of different levels never meet. */
+ * A level's header sets LANES and TARGET, includes this, and adds what needs its instructions:
+ *
+ *   v_set1  v_fma  v_max  v_if_less  v_if_bits  v_keep_nan  v_sum4
+ *   v_from_f16  v_from_u16  v_from_u8  v_from_i8  v_to_f16  v_to_u16
+ *   v_low_halves  v_high_halves  v_interleave_low  v_interleave_high  v_even  v_odd
+ *   v_look_up                         with lanes of 16
+ *   v_dot2  v_pack2 and the tiles     products.h
+ *   DOT_TOKENS and the like           register tiles
+ *
+ * A new one is needed in avx2.h, avx512.h, neon.h and, for generic.h and wide.h, in portable.h;
+ * what depends on the number of lanes alone stands in four.h and sixteen.h. Kernels name no
+ * instruction but through these. Everything is inlined: functions of different levels never meet.
+ */
 #ifndef QUIRE_BACKEND_CPU_LANES_LANES_H
 #define QUIRE_BACKEND_CPU_LANES_LANES_H
 
