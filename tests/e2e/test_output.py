@@ -375,7 +375,8 @@ class Rest(Case):
     def test_completion_of_values(self):
         completion = SOURCE / 'tools' / 'completion' / 'quire.bash'
         script = '. "$0"; COMP_WORDS=(quire "$@"); COMP_CWORD=$#; _quire; echo "${COMPREPLY[@]}"'
-        for words, values in (('bench cache --backend', 'cpu none'), ('run --kv', 'f32 f16 bf16 q8 q4'),
+        for words, values in (('bench cache --backend', 'cpu none'),
+                              ('run --kv', 'f32 f16 bf16 q8 q4'),
                               ('trace replay --eviction', 'lru cost')):
             done = subprocess.run(['bash', '-c', script, completion, *words.split(), ''],
                                   capture_output=True, check=True)

@@ -9,8 +9,9 @@
 
 #include "backend/cpu/lanes/kv.h"
 
-#if defined(ATTEND_HEADER)
-#include ATTEND_HEADER
+#if defined(WITH_TILES)
+#include "backend/cpu/lanes/attend_tiles.h"
+
 #else
 #include "backend/cpu/lanes/attend.h"
 #endif

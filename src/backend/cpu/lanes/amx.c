@@ -12,7 +12,6 @@
 #if defined(QUIRE_EMULATE) || defined(__x86_64__)
 #include "backend/cpu/lanes/products.h"
 
-#define ATTEND_HEADER "backend/cpu/lanes/attend_tiles.h"
 #include "backend/cpu/lanes/all.h"
 
 const struct quire__kernels LEVEL_TABLE(amx) = {

@@ -76,12 +76,18 @@ FN struct quire__rows readable(const struct quire__tile *t, const struct quire__
     return ready;
 }
 
+/* Where a block of a tile begins: a row, and a position or a dimension. */
+struct corner {
+    uint32_t row, column;
+};
+
 /* ---- logits ---- */
 
 /* s[rows] at row r, from position p on; dtype, rows and positions are constants. */
 FN void score_block(const struct quire__tile *t, const struct quire__rows *k, uint32_t dtype,
-                    uint32_t r, uint32_t p, int rows, int positions)
+                    struct corner at, int rows, int positions)
 {
+    uint32_t r = at.row, p = at.column;
     vf s[SCORE_ROWS][2 * SUM_POSITIONS];
     uint32_t stride = (uint32_t)quire__round_up(k->dim, QUIRE__LANES_MAX);
     const float *q = (const float *)t->q + (size_t)r * stride;
@@ -122,7 +128,7 @@ FN void score_rows(const struct quire__tile *t, const struct quire__rows *k, uin
     for (uint32_t p = 0; p < t->positions; p += (uint32_t)positions) {
         for (uint32_t i = 0; asks && i < (uint32_t)positions; i++)
             ask_ahead(&t->k, &t->v, p + i, t->positions);
-        score_block(t, k, dtype, r, p, rows, positions);
+        score_block(t, k, dtype, (struct corner){r, p}, rows, positions);
     }
 }
 
@@ -151,8 +157,9 @@ FN void scores_of(const struct quire__tile *t, const struct quire__rows *k, uint
 
 /* [rows][vectors] at row r, dimension d; the rows' masks are equal. */
 FN void value_block(const struct quire__tile *t, const struct quire__rows *values, uint32_t dtype,
-                    uint32_t r, uint32_t d, int rows, int vectors)
+                    struct corner at, int rows, int vectors)
 {
+    uint32_t r = at.row, d = at.column;
     vf acc[VALUE_ROWS][2 * BLOCK_VECTORS];
     size_t floats = QUIRE__STATE_HEAD + t->dim_v;
     float *state = t->state + r * floats;
@@ -200,9 +207,9 @@ FN void value_rows(const struct quire__tile *t, const struct quire__rows *values
     uint32_t d = 0;
     int most = rows == 1 ? 2 * BLOCK_VECTORS : BLOCK_VECTORS;
     for (; d + (uint32_t)most * LANES <= t->dim_v; d += (uint32_t)most * LANES)
-        value_block(t, values, dtype, r, d, rows, most);
+        value_block(t, values, dtype, (struct corner){r, d}, rows, most);
     for (; d < t->dim_v; d += LANES)
-        value_block(t, values, dtype, r, d, rows, 1);
+        value_block(t, values, dtype, (struct corner){r, d}, rows, 1);
 }
 
 FN void values_of(const struct quire__tile *t, const struct quire__rows *values, uint32_t dtype)
