@@ -29,20 +29,29 @@ FN uint32_t padded(uint32_t dim)
     return (uint32_t)quire__round_up(dim, PAIR);
 }
 
-/* Sixteen queries are [pairs of dimensions][queries]; the last ones may be fewer. */
+/* How many of m queries, of at most 16, lie side by side: the next power of two. */
+FN uint32_t width_of(uint32_t m)
+{
+    return m > 8 ? 16 : m > 4 ? 8 : m > 2 ? 4 : m;
+}
+
+/* Sixteen queries are [pairs of dimensions][queries]; the last ones may be fewer, and lie beside
+ * zeros. */
 KERNEL void queries(void *to, const float *const *rows, uint32_t n, uint32_t dim, float scale)
 {
     uint32_t pairs = padded(dim) / 2;
-    for (uint32_t r = 0; r < n; r++) {
-        uint32_t first = r / SIDE * SIDE, m = n - first < SIDE ? n - first : SIDE;
-        uint32_t *at = (uint32_t *)to + (size_t)first * pairs + r % SIDE;
-        for (uint32_t d = 0; d < 2 * pairs; d += PAIR) {
-            float x[PAIR] = {0};
-            for (uint32_t i = 0; i < PAIR && d + i < dim; i++)
-                x[i] = rows[r][d + i] * scale;
-            vu both = v_pack2(v_load(x), v_load(x + LANES));
-            for (uint32_t i = 0; i < LANES; i++)
-                at[(size_t)(d / 2 + i) * m] = both[i];
+    for (uint32_t first = 0; first < n; first += SIDE) {
+        uint32_t m = n - first < SIDE ? n - first : SIDE, width = width_of(m);
+        uint32_t *at = (uint32_t *)to + (size_t)first * pairs;
+        for (uint32_t r = 0; r < width; r++) {
+            for (uint32_t d = 0; d < 2 * pairs; d += PAIR) {
+                float x[PAIR] = {0};
+                for (uint32_t i = 0; r < m && i < PAIR && d + i < dim; i++)
+                    x[i] = rows[first + r][d + i] * scale;
+                vu both = v_pack2(v_load(x), v_load(x + LANES));
+                for (uint32_t i = 0; i < LANES; i++)
+                    at[(size_t)(d / 2 + i) * width + r] = both[i];
+            }
         }
     }
 }
@@ -51,7 +60,7 @@ KERNEL void queries(void *to, const float *const *rows, uint32_t n, uint32_t dim
 struct tile_work {
     uint16_t *keys;     /* [64][padded dim] */
     uint32_t *values;   /* [32 pairs of positions][dim_v] */
-    float *logits;      /* [64][16] */
+    float *logits;      /* [64][width] */
     uint32_t *weights;  /* [16][32 pairs of positions] */
     uint32_t row_words; /* of keys */
 };
@@ -73,7 +82,7 @@ FN void shape_for_queries(uint32_t m)
         bool of_queries = i == TILE_SUMS || i == TILE_WEIGHTS;
         bool narrow = i < TILE_LOGITS + GROUPS || i == TILE_QUERIES;
         shapes.rows[i] = (uint8_t)(of_queries ? m : SIDE);
-        shapes.colsb[i] = (uint16_t)(narrow ? 4 * m : TILE_ROW_BYTES_MAX);
+        shapes.colsb[i] = (uint16_t)(narrow ? 4 * width_of(m) : TILE_ROW_BYTES_MAX);
     }
     tiles_configure(&shapes);
 }
@@ -158,13 +167,14 @@ FN void tile_logits(const struct quire__tile *t, const struct tile_work *w, uint
 {
     const uint32_t *q = (const uint32_t *)t->q + (size_t)r * w->row_words / 2;
     size_t step = (size_t)SIDE * w->row_words, row = 2 * (size_t)w->row_words;
+    uint32_t width = width_of(m);
     TILE_ZERO(0);
     TILE_ZERO(1);
     TILE_ZERO(2);
     TILE_ZERO(3);
     for (uint32_t d = 0; d < w->row_words; d += PAIR) {
         const uint16_t *k = w->keys + d;
-        TILE_LOAD(TILE_QUERIES, q + (size_t)d / 2 * m, 4 * m);
+        TILE_LOAD(TILE_QUERIES, q + (size_t)d / 2 * width, 4 * width);
 #define LOGITS(i, whole)                                                                           \
     if (t->positions > (i)*SIDE) {                                                                 \
         TILE_LOAD(whole, k + (i)*step, row);                                                       \
@@ -183,113 +193,187 @@ FN void tile_logits(const struct quire__tile *t, const struct tile_work *w, uint
         }
 #undef LOGITS
     }
-    TILE_STORE(0, w->logits, 4 * SIDE);
-    TILE_STORE(1, w->logits + SIDE * SIDE, 4 * SIDE);
-    TILE_STORE(2, w->logits + 2 * SIDE * SIDE, 4 * SIDE);
-    TILE_STORE(3, w->logits + 3 * SIDE * SIDE, 4 * SIDE);
+    TILE_STORE(0, w->logits, 4 * width);
+    TILE_STORE(1, w->logits + SIDE * width, 4 * width);
+    TILE_STORE(2, w->logits + 2 * SIDE * width, 4 * width);
+    TILE_STORE(3, w->logits + 3 * SIDE * width, 4 * width);
 }
 
-/* ---- softmax ---- */
+/* ---- softmax ----
+ *
+ * A lane is a position and a query: lane i of vector v is position v (16 / W) + i / W, query i mod
+ * W, where W queries, a power of two, lie side by side. W is a constant wherever it is used. */
 
-/* What sixteen queries have in common, or one lane each. */
+/* Lane i + n mod 16; n is a constant. */
+FN vf turn_lanes(vf a, int n)
+{
+    if (n == 8)
+        return __builtin_shufflevector(a, a, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7);
+    if (n == 4)
+        return __builtin_shufflevector(a, a, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3);
+    if (n == 2)
+        return __builtin_shufflevector(a, a, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1);
+    return __builtin_shufflevector(a, a, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 0);
+}
+
+/* What the queries have in common, or their own in each lane. */
 struct lanes {
-    uint32_t m;
-    uint64_t any, all; /* positions that some query, and every query, sees */
-    vf base, slope, distance;
+    uint32_t first, m;
+    uint64_t any, all;        /* positions that some query, and every query, sees */
+    vf slope, distance, step; /* step: a lane's position in its vector */
 };
 
-FN struct lanes lanes_of(const struct quire__tile *t, uint32_t r, uint32_t m)
+/* The element of each lane's query, of m. */
+FN vf spread_lanes(const float *from, uint32_t m, uint32_t w)
 {
-    struct lanes l = {.m = m, .all = UINT64_MAX};
+    float lanes[SIDE];
+    for (uint32_t i = 0; i < SIDE; i++)
+        lanes[i] = i % w < m ? from[i % w] : 0.0f;
+    return v_load(lanes);
+}
+
+FN struct lanes lanes_of(const struct quire__tile *t, uint32_t r, uint32_t m, uint32_t w)
+{
+    struct lanes l = {.first = r, .m = m, .all = UINT64_MAX};
     for (uint32_t i = r; i < r + m; i++) {
         l.any |= t->mask[i];
         l.all &= t->mask[i];
     }
     if (t->slope != NULL) {
-        l.slope = m == SIDE ? v_load(t->slope + r) : v_load_part(t->slope + r, m);
-        l.distance = m == SIDE ? v_load(t->distance + r) : v_load_part(t->distance + r, m);
+        l.slope = spread_lanes(t->slope + r, m, w);
+        l.distance = spread_lanes(t->distance + r, m, w);
+        for (uint32_t i = 0; i < SIDE; i++)
+            l.step[i] = (float)(i / w);
     }
     return l;
 }
 
-/* The queries that see a position. */
-FN uint32_t who_sees(const struct quire__tile *t, const struct lanes *l, uint32_t r, uint32_t p)
+/* The lanes of a vector whose query sees its position. */
+FN uint32_t who_sees(const struct quire__tile *t, const struct lanes *l, uint32_t v, uint32_t w)
 {
     uint32_t bits = 0;
-    if ((l->all >> p & 1) != 0)
-        return 0xffffu;
-    for (uint32_t i = 0; i < l->m && (l->any >> p & 1) != 0; i++)
-        bits |= (uint32_t)(t->mask[r + i] >> p & 1) << i;
+    for (uint32_t j = 0; j < SIDE / w; j++) {
+        uint32_t p = v * (SIDE / w) + j, here = 0;
+        bool some = (l->any >> p & 1) != 0, every = (l->all >> p & 1) != 0;
+        for (uint32_t i = 0; i < l->m && some && !every; i++)
+            here |= (uint32_t)(t->mask[l->first + i] >> p & 1) << i;
+        if (every)
+            here = (1u << w) - 1;
+        bits |= here << (j * w);
+    }
     return bits;
 }
 
-/* Finishes the logits in place; returns the largest of each query. */
-FN vf largest_logits(const struct quire__tile *t, const struct tile_work *w, const struct lanes *l,
-                     uint32_t r)
+/* Finishes the logits in place; returns the largest of each query, in all its lanes. */
+FN vf largest_logits(const struct quire__tile *t, const struct tile_work *work,
+                     const struct lanes *l, uint32_t w)
 {
     vf most[4];
     bool plain = l->all == UINT64_MAX && t->softcap == 0.0f && t->slope == NULL;
     UNROLL
     for (int i = 0; i < 4; i++)
         most[i] = v_set1(-INFINITY);
-    for (uint32_t p = 0; p < QUIRE__TILE; p += 4) {
+    for (uint32_t v = 0; v < 4 * w; v += 4) {
         UNROLL
         for (uint32_t i = 0; i < 4; i++) {
-            float *at = w->logits + (size_t)(p + i) * SIDE;
+            float *at = work->logits + (size_t)(v + i) * SIDE;
             vf x = v_load(at);
             if (!plain) {
                 if (t->softcap != 0.0f)
                     x = softcap_lanes(x, t->softcap);
                 if (t->slope != NULL)
-                    x = v_fma(l->slope, l->distance + (float)(p + i), x);
-                x = v_if_bits(who_sees(t, l, r, p + i), x, v_set1(-INFINITY));
+                    x = v_fma(l->slope, l->distance + (l->step + (float)((v + i) * (SIDE / w))), x);
+                x = v_if_bits(who_sees(t, l, v + i, w), x, v_set1(-INFINITY));
                 v_store(at, x);
             }
             most[i] = v_max(x, most[i]);
         }
     }
-    return v_max(v_max(most[3], most[2]), v_max(most[1], most[0]));
+    vf max = v_max(v_max(most[3], most[2]), v_max(most[1], most[0]));
+    UNROLL
+    for (uint32_t n = SIDE / 2; n >= w; n /= 2)
+        max = v_max(turn_lanes(max, (int)n), max);
+    return max;
 }
 
-/* exp(logit - base), rounded and turned to [query][position]; returns the sums of what was not yet
- * rounded. */
-FN vf weigh(const struct tile_work *w, vf base)
+/* Turns [16 positions][w queries] to [w][16]: four rounds of interleaving the lower half with the
+ * upper one move the four bits of the position from the top of an element's number to its end. */
+FN void turn_square(vf *a, uint32_t w)
 {
-    vf sums[4] = {v_zero(), v_zero(), v_zero(), v_zero()};
-    for (uint32_t step = 0; step < VALUE_STEPS; step++) {
-        const float *logits = w->logits + (size_t)step * PAIR * SIDE;
-        vf pairs[LANES];
+    UNROLL
+    for (int round = 0; round < 4 && w > 1; round++) {
+        vf b[SIDE];
         UNROLL
-        for (int k = 0; k < LANES; k++) {
-            vf low = v_exp(v_load(logits + (size_t)(2 * k) * SIDE) - base);
-            vf high = v_exp(v_load(logits + (size_t)(2 * k + 1) * SIDE) - base);
-            sums[k % 2 * 2] += low;
-            sums[k % 2 * 2 + 1] += high;
-            pairs[k] = (vf)weave(v_pack2(low, high));
+        for (uint32_t i = 0; i < w / 2; i++) {
+            b[2 * i] = v_interleave_low(a[i], a[i + w / 2]);
+            b[2 * i + 1] = v_interleave_high(a[i], a[i + w / 2]);
         }
-        transpose(pairs);
         UNROLL
-        for (int i = 0; i < LANES; i++)
-            v_store((float *)(void *)(w->weights + i * (QUIRE__TILE / 2) + step * SIDE), pairs[i]);
+        for (uint32_t i = 0; i < w; i++)
+            a[i] = b[i];
     }
-    return (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }
 
-/* Moves the queries' states on, but for their sums of values; those get their factor. */
-FN void move_states(const struct quire__tile *t, const struct tile_work *w, uint32_t r, uint32_t m)
+/* exp(logit - base), rounded and turned to [query][position]. Returns the sums of what was not yet
+ * rounded, in all lanes of a query: positions with the same remainder of 16 in order, then as a
+ * tree of halves. */
+FN vf weigh(const struct tile_work *work, vf base, uint32_t w)
 {
-    struct lanes l = lanes_of(t, r, m);
+    vf sums[SIDE];
+    UNROLL
+    for (uint32_t i = 0; i < w; i++)
+        sums[i] = v_zero();
+    for (uint32_t step = 0; step < VALUE_STEPS; step++) {
+        vf low[SIDE], high[SIDE];
+        const float *logits = work->logits + (size_t)step * PAIR * w;
+        UNROLL
+        for (uint32_t i = 0; i < w; i++) {
+            low[i] = v_exp(v_load(logits + i * SIDE) - base);
+            sums[i] += low[i];
+        }
+        turn_square(low, w);
+        UNROLL
+        for (uint32_t i = 0; i < w; i++) {
+            high[i] = v_exp(v_load(logits + (w + i) * SIDE) - base);
+            sums[i] += high[i];
+        }
+        turn_square(high, w);
+        UNROLL
+        for (uint32_t i = 0; i < w; i++)
+            v_store((float *)(void *)(work->weights + i * (QUIRE__TILE / 2) + step * SIDE),
+                    (vf)v_pack2(low[i], high[i]));
+    }
+    UNROLL
+    for (uint32_t n = w / 2; n > 0; n /= 2) {
+        UNROLL
+        for (uint32_t i = 0; i < n; i++)
+            sums[i] += sums[i + n];
+    }
+    UNROLL
+    for (uint32_t n = SIDE / 2; n >= w; n /= 2)
+        sums[0] += turn_lanes(sums[0], (int)n);
+    return sums[0];
+}
+
+/* Moves the queries' states on; their sums of values get their factor only. */
+FN void move_states(const struct quire__tile *t, const struct tile_work *work, uint32_t r,
+                    uint32_t m, uint32_t w)
+{
+    struct lanes l = lanes_of(t, r, m, w);
     size_t floats = QUIRE__STATE_HEAD + t->dim_v;
     float *state = t->state + r * floats, old[SIDE] = {0}, sum[SIDE] = {0};
     uint32_t sees = 0;
-    for (uint32_t i = 0; i < m; i++) {
-        old[i] = state[i * floats + QUIRE__STATE_MAX];
-        sum[i] = state[i * floats + QUIRE__STATE_SUM];
-        sees |= (uint32_t)(t->mask[r + i] != 0) << i;
+    for (uint32_t i = 0; i < SIDE; i++) {
+        uint32_t query = i % w;
+        if (query >= m)
+            continue;
+        old[i] = state[query * floats + QUIRE__STATE_MAX];
+        sum[i] = state[query * floats + QUIRE__STATE_SUM];
+        sees |= (uint32_t)(t->mask[r + query] != 0) << i;
     }
-    vf before = v_load(old), max = v_max(largest_logits(t, w, &l, r), before);
+    vf before = v_load(old), max = v_max(largest_logits(t, work, &l, w), before);
     vf base = v_if_less(max, v_set1(-FLT_MAX), v_zero(), max);
-    vf added = weigh(w, base);
+    vf added = weigh(work, base, w);
     vf alpha = v_if_bits(sees, v_exp(before - base), v_set1(1.0f));
     v_store(sum, v_fma(v_load(sum), alpha, added));
     v_store(old, max);
@@ -300,6 +384,34 @@ FN void move_states(const struct quire__tile *t, const struct tile_work *w, uint
         for (uint32_t d = 0; factor != 1.0f && d < t->dim_v; d += LANES)
             v_store(row + QUIRE__STATE_HEAD + d, v_load(row + QUIRE__STATE_HEAD + d) * factor);
     }
+}
+
+#define MOVE_STATES(w)                                                                             \
+    static TARGET __attribute__((noinline)) void move_states_##w(                                  \
+        const struct quire__tile *t, const struct tile_work *work, uint32_t r, uint32_t m)         \
+    {                                                                                              \
+        move_states(t, work, r, m, w);                                                             \
+    }
+MOVE_STATES(1)
+MOVE_STATES(2)
+MOVE_STATES(4)
+MOVE_STATES(8)
+MOVE_STATES(16)
+#undef MOVE_STATES
+
+FN void move_all_states(const struct quire__tile *t, const struct tile_work *work, uint32_t r,
+                        uint32_t m)
+{
+    if (m > 8)
+        move_states_16(t, work, r, m);
+    else if (m > 4)
+        move_states_8(t, work, r, m);
+    else if (m > 2)
+        move_states_4(t, work, r, m);
+    else if (m > 1)
+        move_states_2(t, work, r, m);
+    else
+        move_states_1(t, work, r, m);
 }
 
 /* ---- sums of values ---- */
@@ -412,7 +524,7 @@ KERNEL void attend(const struct quire__tile *t)
         if (r == 0 || m < SIDE)
             shape_for_queries(m);
         tile_logits(t, &w, r, m);
-        move_states(t, &w, r, m);
+        move_all_states(t, &w, r, m);
         if (wild)
             wild_values(t, &w, r, m);
         else
