@@ -73,13 +73,16 @@ struct stretch {
     uint32_t first_panel, num_panels, first_block, num_blocks;
 };
 
-/* Element `at` of what a level decoded. */
+/* Element `at` of what a level decoded. Products of bf16 take subnormal numbers as zero; Arm keeps
+ * them until then. */
 static float decoded_at(const struct quire__kernels *kernels, const void *decoded, size_t at)
 {
     uint16_t half;
     if (kernels->products != QUIRE_BF16)
         return ((const float *)decoded)[at];
     memcpy(&half, (const uint8_t *)decoded + 2 * at, sizeof half);
+    if ((half & 0x7f80u) == 0)
+        half &= 0x8000u;
     return (float)qt_load(QUIRE_BF16, &half);
 }
 

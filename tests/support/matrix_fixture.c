@@ -95,9 +95,11 @@ float kt_operand(const struct quire__kernels *kernels, float x)
 {
     if (kernels->products != QUIRE_BF16)
         return x;
-    if (fabsf(x) < FLT_MIN)
-        return copysignf(0.0f, x);
-    return bf16_to_f32(f32_to_bf16(x));
+    float rounded = bf16_to_f32(f32_to_bf16(x));
+#if defined(__aarch64__)
+    x = rounded; /* Arm rounds a subnormal number before its products take it as zero */
+#endif
+    return fabsf(x) < FLT_MIN ? copysignf(0.0f, x) : rounded;
 }
 
 /* Products of bf16 are exact in f32. n products and their sum, in any order, are off by at most

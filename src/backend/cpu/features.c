@@ -125,10 +125,13 @@ static const char *lacks_neon(void)
     return (getauxval(AT_HWCAP) & HWCAP_ASIMD) != 0 ? NULL : "the processor lacks Advanced SIMD";
 }
 
-static bool supported_neonbf16(void)
+static const char *lacks_neonbf16(void)
 {
-    return supported_neon() && (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0 &&
-           (getauxval(AT_HWCAP2) & HWCAP2_BF16) != 0;
+    if ((getauxval(AT_HWCAP) & HWCAP_ASIMDDP) == 0)
+        return "the processor lacks the dot product";
+    if ((getauxval(AT_HWCAP2) & HWCAP2_BF16) == 0)
+        return "the processor lacks BF16";
+    return lacks_neon();
 }
 #endif
 
@@ -159,11 +162,15 @@ static const struct level_row levels[] = {
 #define LEVEL_NAMES      QUIRE__LEVEL_LIST(LEVEL_NAME)
 
 float quire__half_values[65536];
-static pthread_once_t half_values_once = PTHREAD_ONCE_INIT;
+/* What each level lacks; NULL: nothing. CPUID leaves a virtual machine, which takes long. */
+static const char *lacking[QUIRE_ARRAY_LEN(levels)];
+static pthread_once_t once = PTHREAD_ONCE_INIT;
 
-static void fill_half_values(void)
+static void look_once(void)
 {
     uint64_t mode = quire__float_mode_enter();
+    for (size_t i = 0; i < QUIRE_ARRAY_LEN(levels); i++)
+        lacking[i] = levels[i].lacks();
     for (uint32_t h = 0; h < QUIRE_ARRAY_LEN(quire__half_values); h++)
         quire__half_values[h] = f16_to_f32((uint16_t)h);
     quire__float_mode_leave(mode);
@@ -171,14 +178,14 @@ static void fill_half_values(void)
 
 const struct quire__kernels *quire__kernels_at(uint32_t i)
 {
-    (void)pthread_once(&half_values_once, fill_half_values);
-    return i < QUIRE_ARRAY_LEN(levels) && levels[i].lacks() == NULL ? levels[i].kernels : NULL;
+    (void)pthread_once(&once, look_once);
+    return i < QUIRE_ARRAY_LEN(levels) && lacking[i] == NULL ? levels[i].kernels : NULL;
 }
 
 const struct quire__kernels *quire__kernels_select(const char *level, struct quire_error *error)
 {
     size_t cap = QUIRE_ARRAY_LEN(levels) - 1;
-    (void)pthread_once(&half_values_once, fill_half_values);
+    (void)pthread_once(&once, look_once);
     if (level != NULL) {
         size_t i = 0;
         while (i < QUIRE_ARRAY_LEN(levels) && strcmp(levels[i].kernels->level, level) != 0)
@@ -191,7 +198,7 @@ const struct quire__kernels *quire__kernels_select(const char *level, struct qui
         }
         cap = i;
     }
-    while (cap > 0 && levels[cap].lacks() != NULL)
+    while (cap > 0 && lacking[cap] != NULL)
         cap--;
     return levels[cap].kernels;
 }
@@ -200,7 +207,8 @@ bool quire__level_describe(uint32_t i, const struct quire__kernels **kernels, co
 {
     if (i >= QUIRE_ARRAY_LEN(levels))
         return false;
+    (void)pthread_once(&once, look_once);
     *kernels = levels[i].kernels;
-    *lacks = levels[i].lacks();
+    *lacks = lacking[i];
     return true;
 }

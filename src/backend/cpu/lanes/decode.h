@@ -39,8 +39,11 @@ STEP_FN vf step_dot(vf sum, vu w, vu x)
 FN void put_step(weight_element *to, const vf *w)
 {
 #if defined(WITH_PRODUCTS)
-    vu pairs = step_pairs(w[0], w[1]);
-    memcpy(to, &pairs, sizeof pairs);
+    UNROLL
+    for (int v = 0; v < STEP_VECTORS; v += 2) {
+        vu pairs = step_pairs(w[v], w[v + 1]);
+        memcpy(to + v * LANES, &pairs, sizeof pairs);
+    }
 #else
     UNROLL
     for (int v = 0; v < STEP_VECTORS; v++)

@@ -204,10 +204,14 @@ FN void add_half(vf *sums, const struct half *half, struct form form, const weig
 {
 #if defined(WITH_PRODUCTS)
     UNROLL
-    for (int j = 0; j < HALF_STEPS; j++)
-        sums[0] = step_dot(
-            sums[0], step_pairs(half_weights(half, form, j, 0), half_weights(half, form, j, 1)),
-            (vu)step_columns(x + 2 * j));
+    for (int v = 0; v < SUM_VECTORS; v++) {
+        UNROLL
+        for (int j = 0; j < HALF_STEPS; j++) {
+            vf low = half_weights(half, form, j, 2 * v),
+               high = half_weights(half, form, j, 2 * v + 1);
+            sums[v] = step_dot(sums[v], step_pairs(low, high), (vu)step_columns(x + 2 * j));
+        }
+    }
 #else
     UNROLL
     for (int v = 0; v < STEP_VECTORS; v++) {

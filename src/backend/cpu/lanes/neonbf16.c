@@ -11,8 +11,9 @@
 const struct quire__kernels LEVEL_TABLE(neonbf16) = {
     .level = LEVEL_NAME(neonbf16),
     .arithmetic = "cpu/neonbf16",
-    .lanes = LANES,
+    .products = QUIRE_BF16,
     .fma = true,
+    .x_bytes = sizeof(weight_element),
     QUIRE__KERNEL_ENTRIES,
 };
 #endif
