@@ -6,7 +6,7 @@
 
 #include "backend/cpu/kernels.h"
 
-static double product_error(const char *arithmetic)
+double qt_product_error(const char *arithmetic)
 {
     const struct quire__kernels *kernels;
     for (uint32_t i = 0; (kernels = quire__kernels_at(i)) != NULL; i++) {
@@ -14,16 +14,4 @@ static double product_error(const char *arithmetic)
             return kernels->products == QUIRE_BF16 ? QT_BF16_PRODUCT : 0;
     }
     return 0;
-}
-
-double qt_product_error(const char *arithmetic)
-{
-    static const char
-        *known; /* looking for levels asks the processor, which a hypervisor makes slow */
-    static double error;
-    if (known == NULL || strcmp(known, arithmetic) != 0) {
-        error = product_error(arithmetic);
-        known = arithmetic;
-    }
-    return error;
 }
