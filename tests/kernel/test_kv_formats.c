@@ -255,7 +255,10 @@ static void check_loads(struct bench *b, load_fn *load, load_fn *ref, uint32_t d
         load(got, data.data, scales.data, dim);
         ref(want, data.data, scales.data, dim);
         for (uint32_t i = 0; i < dim; i++) {
-            bool same = isnan(want[i]) ? isnan(got[i]) : memcmp(&got[i], &want[i], 4) == 0;
+            uint32_t x, y;
+            memcpy(&x, &got[i], sizeof x);
+            memcpy(&y, &want[i], sizeof y);
+            bool same = isnan(want[i]) ? isnan(got[i]) : x == y;
             if (!same)
                 fail_msg("element %u of %u at level %s: %a, ref has %a", i, dim, b->k->level,
                          (double)got[i], (double)want[i]);

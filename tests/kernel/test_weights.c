@@ -89,7 +89,10 @@ static float decoded_at(const struct quire__kernels *kernels, const void *decode
 /* Bit for bit, but for the sign and payload of NaN. */
 static bool same_number(float a, float b)
 {
-    return memcmp(&a, &b, sizeof a) == 0 || (isnan(a) && isnan(b));
+    uint32_t x, y;
+    memcpy(&x, &a, sizeof x);
+    memcpy(&y, &b, sizeof y);
+    return x == y || (isnan(a) && isnan(b));
 }
 
 /* Every weight of a stretch, in the order of steps. Padding is a number that is no trap: 0. */

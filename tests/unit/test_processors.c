@@ -219,7 +219,8 @@ static void long_lines_are_passed_over(void **state)
     (void)snprintf(text + LONG, 4096, " - cgroup2 a b\n%s", v2_mounts);
     put("/proc/self/mountinfo", text);
     memset(text, '/', LONG);
-    memcpy(text, "0::", 3);
+    text[0] = '0';
+    text[1] = text[2] = ':';
     (void)snprintf(text + LONG, 4096, "\n0::/a");
     put("/proc/self/cgroup", text);
     put("/sys/fs/cgroup/a/cpu.max", "200000 100000\n");

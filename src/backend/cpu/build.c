@@ -209,7 +209,9 @@ struct cut {
 static uint32_t heads_of(const struct cut *cut, uint32_t num_tokens)
 {
     uint32_t most = cut->class->num_kv_heads;
-    uint32_t fit = QUIRE__UNIT_ROWS / (num_tokens * cut->group);
+    uint32_t rows = num_tokens * cut->group;
+    QUIRE_CHECK(rows != 0);
+    uint32_t fit = QUIRE__UNIT_ROWS / rows;
     uint32_t heads = (fit < most ? fit : most) / cut->divide;
     return heads > 0 ? heads : 1;
 }

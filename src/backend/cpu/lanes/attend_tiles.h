@@ -242,8 +242,10 @@ FN struct lanes lanes_of(const struct quire__tile *t, uint32_t r, uint32_t m, ui
     if (t->slope != NULL) {
         l.slope = spread_lanes(t->slope + r, m, w);
         l.distance = spread_lanes(t->distance + r, m, w);
-        for (uint32_t i = 0; i < SIDE; i++)
-            l.step[i] = (float)(i / w);
+        for (uint32_t i = 0; i < SIDE; i++) {
+            uint32_t position = i / w;
+            l.step[i] = (float)position;
+        }
     }
     return l;
 }
@@ -270,6 +272,7 @@ FN vf largest_logits(const struct quire__tile *t, const struct tile_work *work,
 {
     vf most[4];
     bool plain = l->all == UINT64_MAX && t->softcap == 0.0f && t->slope == NULL;
+    uint32_t apart = SIDE / w; /* positions of a vector */
     UNROLL
     for (int i = 0; i < 4; i++)
         most[i] = v_set1(-INFINITY);
@@ -282,7 +285,7 @@ FN vf largest_logits(const struct quire__tile *t, const struct tile_work *work,
                 if (t->softcap != 0.0f)
                     x = softcap_lanes(x, t->softcap);
                 if (t->slope != NULL)
-                    x = v_fma(l->slope, l->distance + (l->step + (float)((v + i) * (SIDE / w))), x);
+                    x = v_fma(l->slope, l->distance + (l->step + (float)((v + i) * apart)), x);
                 x = v_if_bits(who_sees(t, l, v + i, w), x, v_set1(-INFINITY));
                 v_store(at, x);
             }
@@ -416,34 +419,38 @@ FN void move_all_states(const struct quire__tile *t, const struct tile_work *wor
 
 /* ---- sums of values ---- */
 
+/* The sums of some queries, and how many floats those of two neighbours are apart. */
+struct sums {
+    float *at;
+    size_t stride;
+};
+
 /* One tile of sums after the other, for fewer queries than a tile has rows. */
-FN void few_values(const struct quire__tile *t, const struct tile_work *w, float *sums,
-                   size_t stride)
+FN void few_values(const struct quire__tile *t, const struct tile_work *w, struct sums sums)
 {
     for (uint32_t d = 0; d < t->dim_v; d += LANES) {
-        TILE_LOAD(TILE_SUMS, sums + d, stride * sizeof(float));
+        TILE_LOAD(TILE_SUMS, sums.at + d, sums.stride * sizeof(float));
         for (uint32_t step = 0; step < VALUE_STEPS; step++) {
             TILE_LOAD(TILE_WEIGHTS, w->weights + (size_t)step * SIDE, 2 * QUIRE__TILE);
             TILE_LOAD(TILE_WHOLE, w->values + (size_t)step * SIDE * t->dim_v + d, 4 * t->dim_v);
             TILE_DOT(TILE_SUMS, TILE_WEIGHTS, TILE_WHOLE);
         }
-        TILE_STORE(TILE_SUMS, sums + d, stride * sizeof(float));
+        TILE_STORE(TILE_SUMS, sums.at + d, sums.stride * sizeof(float));
     }
 }
 
 /* Sixteen queries: all tiles have one shape, and the weights stay. Two tiles of sums at a time hide
  * each other's latency. */
-FN void sixteen_values(const struct quire__tile *t, const struct tile_work *w, float *sums,
-                       size_t stride)
+FN void sixteen_values(const struct quire__tile *t, const struct tile_work *w, struct sums sums)
 {
     const uint32_t *first = w->values, *second = w->values + (size_t)SIDE * t->dim_v;
-    size_t row = 4 * (size_t)t->dim_v, to = stride * sizeof(float);
+    size_t row = 4 * (size_t)t->dim_v, to = sums.stride * sizeof(float);
     TILE_LOAD(6, w->weights, 2 * QUIRE__TILE);
     TILE_LOAD(7, w->weights + SIDE, 2 * QUIRE__TILE);
     uint32_t d = 0;
     for (; d + 2 * LANES <= t->dim_v; d += 2 * LANES) {
-        TILE_LOAD(0, sums + d, to);
-        TILE_LOAD(1, sums + d + LANES, to);
+        TILE_LOAD(0, sums.at + d, to);
+        TILE_LOAD(1, sums.at + d + LANES, to);
         TILE_LOAD(2, first + d, row);
         TILE_LOAD(3, first + d + LANES, row);
         TILE_LOAD(4, second + d, row);
@@ -452,26 +459,26 @@ FN void sixteen_values(const struct quire__tile *t, const struct tile_work *w, f
         TILE_DOT(1, 6, 3);
         TILE_DOT(0, 7, 4);
         TILE_DOT(1, 7, 5);
-        TILE_STORE(0, sums + d, to);
-        TILE_STORE(1, sums + d + LANES, to);
+        TILE_STORE(0, sums.at + d, to);
+        TILE_STORE(1, sums.at + d + LANES, to);
     }
     for (; d < t->dim_v; d += LANES) {
-        TILE_LOAD(0, sums + d, to);
+        TILE_LOAD(0, sums.at + d, to);
         TILE_LOAD(2, first + d, row);
         TILE_LOAD(4, second + d, row);
         TILE_DOT(0, 6, 2);
         TILE_DOT(0, 7, 4);
-        TILE_STORE(0, sums + d, to);
+        TILE_STORE(0, sums.at + d, to);
     }
 }
 
-FN void tile_values(const struct quire__tile *t, const struct tile_work *w, float *sums,
-                    size_t stride, uint32_t m)
+FN void tile_values(const struct quire__tile *t, const struct tile_work *w, struct sums sums,
+                    uint32_t m)
 {
     if (m == SIDE)
-        sixteen_values(t, w, sums, stride);
+        sixteen_values(t, w, sums);
     else
-        few_values(t, w, sums, stride);
+        few_values(t, w, sums);
 }
 
 /* Whether some value of the tile is infinite or NaN: then 0 times it is not 0. */
@@ -502,7 +509,7 @@ static TARGET __attribute__((noinline)) void wild_values(const struct quire__til
         take_seen_values(t, w, t->mask[r + i]);
         memset(sums, 0, sizeof sums);
         memcpy(sums + (size_t)i * t->dim_v, state + i * floats, t->dim_v * sizeof(float));
-        tile_values(t, w, sums, t->dim_v, m);
+        tile_values(t, w, (struct sums){sums, t->dim_v}, m);
         memcpy(state + i * floats, sums + (size_t)i * t->dim_v, t->dim_v * sizeof(float));
     }
 }
@@ -510,6 +517,7 @@ static TARGET __attribute__((noinline)) void wild_values(const struct quire__til
 KERNEL void attend(const struct quire__tile *t)
 {
     struct tile_work w = work_of(t);
+    size_t floats = QUIRE__STATE_HEAD + t->dim_v;
     uint64_t seen = 0;
     bool even = true; /* everybody sees the same */
     for (uint32_t r = 0; r < t->rows; r++) {
@@ -528,8 +536,7 @@ KERNEL void attend(const struct quire__tile *t)
         if (wild)
             wild_values(t, &w, r, m);
         else
-            tile_values(t, &w, t->state + r * (QUIRE__STATE_HEAD + t->dim_v) + QUIRE__STATE_HEAD,
-                        QUIRE__STATE_HEAD + t->dim_v, m);
+            tile_values(t, &w, (struct sums){t->state + r * floats + QUIRE__STATE_HEAD, floats}, m);
     }
     tiles_release();
 }

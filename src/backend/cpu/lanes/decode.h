@@ -132,7 +132,7 @@ FN void load_half(struct half *half, const struct quire__block *from, struct for
 /* Vector v of step j. */
 FN vf half_weights(const struct half *half, struct form form, int j, int v)
 {
-    size_t at = (size_t)(j * QUIRE__STEP_WEIGHTS + v * LANES);
+    size_t at = (size_t)j * QUIRE__STEP_WEIGHTS + (size_t)v * LANES;
     vf q;
     if (form.scaling == QUIRE__PLAIN) {
         uint32_t dtype = form.type == QUIRE_W_F32   ? QUIRE_F32

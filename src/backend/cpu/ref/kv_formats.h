@@ -30,7 +30,8 @@ static inline float kv_round(float x)
 static inline float kv_load_q8(const uint8_t *data, const uint8_t *scales, uint32_t i, uint32_t dim)
 {
     float scale = f16_to_f32(u16_at(scales + i / q8_group(dim) * 2));
-    return scale * (float)(int8_t)data[i];
+    int8_t code = (int8_t)data[i];
+    return scale * (float)code;
 }
 
 static inline void kv_store_q8_group(uint8_t *data, uint8_t *scale, const float *from, uint32_t n)
@@ -158,7 +159,7 @@ static inline void kv_store_q4(uint8_t *data, uint8_t *scales, const float *from
 /* Turns n elements, a power of two and at least 2. to may be from. */
 static inline void kv_rotate_block(float *to, const float *from, uint32_t n)
 {
-    float x[QUIRE__HEAD_DIM_MAX], t[QUIRE__HEAD_DIM_MAX];
+    float x[QUIRE__HEAD_DIM_MAX], t[QUIRE__HEAD_DIM_MAX] = {0};
     memcpy(x, from, n * sizeof *x);
     for (uint32_t pass = 1; pass < n; pass *= 2) {
         for (uint32_t i = 0; i < n / 2; i++) {
