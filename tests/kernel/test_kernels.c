@@ -188,6 +188,7 @@ struct tile_case {
     struct kt_guard q_in, q, s, state, scratch;
     float *queries; /* [rows][dim], before they are scaled */
     uint64_t mask[ROWS_MAX], seen;
+    uint32_t wild; /* a position whose values are infinite, seen by some; QUIRE__TILE: none */
     float slope[ROWS_MAX], distance[ROWS_MAX];
     size_t state_floats;
 };
@@ -213,6 +214,28 @@ static void open_masks(struct tile_case *c, struct bench *b, uint32_t rows, uint
     }
 }
 
+/* Makes the values of one position infinite that some rows see and some do not. */
+static void open_wild(struct tile_case *c, struct bench *b)
+{
+    const struct quire__rows *v = &c->v.rows;
+    uint64_t all = UINT64_MAX;
+    c->wild = QUIRE__TILE;
+    for (uint32_t r = 0; r < c->tile.rows; r++)
+        all &= c->mask[r];
+    uint64_t some = c->seen & ~all;
+    if (some == 0 || qt_chance(&b->random, 50))
+        return;
+    c->wild = (uint32_t)__builtin_ctzll(some);
+    for (uint32_t d = 0; d < v->dim; d++)
+        qt_store(v->dtype, INFINITY,
+                 (uint8_t *)c->v.guards[c->wild].data + (size_t)d * quire_dtype_bytes(v->dtype));
+}
+
+static bool sees_wild(const struct tile_case *c, uint32_t r)
+{
+    return c->wild != QUIRE__TILE && (c->mask[r] >> c->wild & 1) != 0;
+}
+
 static void tile_open(struct tile_case *c, struct bench *b, uint32_t rows, uint32_t positions,
                       uint32_t dim, uint32_t dim_v)
 {
@@ -224,6 +247,7 @@ static void tile_open(struct tile_case *c, struct bench *b, uint32_t rows, uint3
     open_masks(c, b, rows, positions);
     rows_open(&c->k, b, kv_dtypes[qt_below(&b->random, 3)], positions, dim, c->seen);
     rows_open(&c->v, b, kv_dtypes[qt_below(&b->random, 3)], positions, dim_v, c->seen);
+    open_wild(c, b);
     c->tile.k = c->k.rows;
     c->tile.v = c->v.rows;
     c->queries = kt_floats(&c->q_in, &b->random, (size_t)rows * dim, 1);
@@ -305,7 +329,7 @@ static void attend_row(struct bench *b, const struct tile_case *c, uint32_t r, c
         sum_error += slack[p];
     }
     near(b, "attend: sum", r, (double)state[QUIRE__STATE_SUM], sum, sum_error + 70 * U * sum);
-    for (uint32_t d = 0; d < t->v.dim; d++) {
+    for (uint32_t d = 0; d < t->v.dim && !sees_wild(c, r); d++) {
         double at = (double)before[QUIRE__STATE_HEAD + d] * alpha, size = fabs(at);
         double error = fabs((double)before[QUIRE__STATE_HEAD + d]) * alpha_error;
         for (uint32_t p = 0; p < t->positions; p++) {
@@ -698,7 +722,8 @@ static void a_row_is_the_same_in_any_company(void **state)
                 one.distance = &c.distance[r];
                 kernels->attend(&one);
                 same(&b, "a row's state", r, one.state, after + r * floats, 8);
-                for (size_t d = QUIRE__STATE_HEAD; d < QUIRE__STATE_HEAD + c.tile.v.dim; d++)
+                for (size_t d = QUIRE__STATE_HEAD;
+                     d < QUIRE__STATE_HEAD + c.tile.v.dim && !sees_wild(&c, r); d++)
                     near(&b, "a row's values", d, (double)one.state[d],
                          (double)after[r * floats + d], 0);
             }
