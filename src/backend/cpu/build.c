@@ -17,7 +17,8 @@ enum {
     LEADERS_MAX = 8, /* of parts with the same first page: bounds the comparing of tables */
 };
 
-uint64_t quire__plan_units_wanted(const struct quire_plan *plan)
+/* Fewer units than this leave threads idle, or unevenly loaded. */
+static uint64_t units_wanted(const struct quire_plan *plan)
 {
     uint32_t num_threads = quire__threads_count(plan->cpu->threads);
     return num_threads > 1 ? (uint64_t)UNITS_PER_THREAD * num_threads : 1;
@@ -338,7 +339,7 @@ static bool add_family(const struct cut *cut, const struct quire__family *family
 
 static void build_class(struct quire_plan *plan, struct quire__class *c)
 {
-    uint64_t wanted = quire__plan_units_wanted(plan);
+    uint64_t wanted = units_wanted(plan);
     uint32_t group = c->num_heads / c->num_kv_heads;
     struct cut cut = {.plan = plan, .class = c, .group = group, .chunk = 1, .divide = 1};
     if (group < QUIRE__UNIT_ROWS)

@@ -207,8 +207,7 @@ struct quire__kernels {
     const char *level;
     const char *arithmetic;
     uint32_t products; /* QUIRE_F32 or QUIRE_BF16: the factors of attention and linear layers */
-    bool fma;
-    uint32_t x_bytes; /* of an element of a prepared row of `linear` */
+    uint32_t x_bytes;  /* of an element of a prepared row of `linear` */
 #define QUIRE__KERNEL_FIELD(name, parameters) void(*name) parameters;
     QUIRE__KERNEL_LIST(QUIRE__KERNEL_FIELD)
 #undef QUIRE__KERNEL_FIELD

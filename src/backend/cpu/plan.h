@@ -155,8 +155,6 @@ static inline uint64_t quire__kv_scales_at(const struct quire__kv_plane *plane, 
 /* build.c */
 quire_status quire__cpu_plan_build(struct quire_backend *, struct quire_plan *,
                                    const struct quire_step_desc *);
-/* Fewer units than this leave threads idle, or unevenly loaded. */
-uint64_t quire__plan_units_wanted(const struct quire_plan *plan);
 /* write.c, attend.c */
 quire_status quire__cpu_copy(struct quire_backend *, struct quire_plan *,
                              const struct quire_block_copy *copies, uint32_t num_copies);

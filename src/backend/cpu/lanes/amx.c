@@ -18,7 +18,6 @@ const struct quire__kernels LEVEL_TABLE(amx) = {
     .level = LEVEL_NAME(amx),
     .arithmetic = "cpu/amx",
     .products = QUIRE_BF16,
-    .fma = true,
     .x_bytes = sizeof(weight_element),
     QUIRE__KERNEL_ENTRIES,
 };

@@ -8,7 +8,6 @@
 const struct quire__kernels quire__kernels_avx2 = {
     .level = "avx2",
     .arithmetic = "cpu/avx2",
-    .fma = true,
     .x_bytes = sizeof(weight_element),
     QUIRE__KERNEL_ENTRIES,
 };

@@ -8,7 +8,6 @@
 const struct quire__kernels quire__kernels_avx512 = {
     .level = "avx512",
     .arithmetic = "cpu/avx512",
-    .fma = true,
     .x_bytes = sizeof(weight_element),
     QUIRE__KERNEL_ENTRIES,
 };

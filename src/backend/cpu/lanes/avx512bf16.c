@@ -16,7 +16,6 @@ const struct quire__kernels LEVEL_TABLE(avx512bf16) = {
     .level = LEVEL_NAME(avx512bf16),
     .arithmetic = "cpu/avx512bf16",
     .products = QUIRE_BF16,
-    .fma = true,
     .x_bytes = sizeof(weight_element),
     QUIRE__KERNEL_ENTRIES,
 };

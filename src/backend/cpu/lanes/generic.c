@@ -7,7 +7,6 @@
 const struct quire__kernels quire__kernels_generic = {
     .level = "generic",
     .arithmetic = "cpu/generic",
-    .fma = false,
     .x_bytes = sizeof(weight_element),
     QUIRE__KERNEL_ENTRIES,
 };

@@ -8,7 +8,6 @@
 const struct quire__kernels quire__kernels_neon = {
     .level = "neon",
     .arithmetic = "cpu/neon",
-    .fma = true,
     .x_bytes = sizeof(weight_element),
     QUIRE__KERNEL_ENTRIES,
 };

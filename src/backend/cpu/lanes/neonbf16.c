@@ -12,7 +12,6 @@ const struct quire__kernels LEVEL_TABLE(neonbf16) = {
     .level = LEVEL_NAME(neonbf16),
     .arithmetic = "cpu/neonbf16",
     .products = QUIRE_BF16,
-    .fma = true,
     .x_bytes = sizeof(weight_element),
     QUIRE__KERNEL_ENTRIES,
 };

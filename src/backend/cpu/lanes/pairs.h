@@ -30,24 +30,6 @@ FN vu pair_load(uint32_t dtype, bool whole, const struct quire__rows *rows, uint
                    part_load(dtype, whole, rows, p, d + LANES));
 }
 
-/* Transposes a square of LANES vectors: as many rounds of interleaving the lower half of the list
- * with the upper one as a lane's number has bits. */
-FN void transpose(vf *a)
-{
-    UNROLL
-    for (int round = 1; round < LANES; round *= 2) {
-        vf b[LANES];
-        UNROLL
-        for (int i = 0; i < LANES / 2; i++) {
-            b[2 * i] = v_interleave_low(a[i], a[i + LANES / 2]);
-            b[2 * i + 1] = v_interleave_high(a[i], a[i + LANES / 2]);
-        }
-        UNROLL
-        for (int i = 0; i < LANES; i++)
-            a[i] = b[i];
-    }
-}
-
 /* The words of a vector, those of its halves in turn. */
 FN vu weave(vu a)
 {
