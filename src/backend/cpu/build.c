@@ -110,10 +110,13 @@ static uint32_t common_splits(const struct quire_plan *plan, uint32_t a, uint32_
 static void put_part(struct quire_plan *plan, uint32_t part)
 {
     const struct quire_step_part *p = &plan->parts[part];
+    struct quire__token *tokens = &plan->tokens[plan->num_tokens];
+    const uint32_t n = p->n_new, position = p->len, row = p->row;
+    for (uint32_t i = 0; i < n; i++)
+        tokens[i] = (struct quire__token){position + i, part, row + i};
     plan->first_token[part] = plan->num_tokens;
-    for (uint32_t i = 0; i < p->n_new; i++)
-        plan->tokens[plan->num_tokens++] = (struct quire__token){p->len + i, part, p->row + i};
-    plan->families[plan->num_families].num_tokens += p->n_new;
+    plan->num_tokens += n;
+    plan->families[plan->num_families].num_tokens += n;
 }
 
 static void end_family(struct quire_plan *plan, uint32_t shared)
@@ -244,16 +247,18 @@ static uint64_t count_units(const struct cut *cut, bool split)
 }
 
 /* Cuts a unit of all heads into units of some. */
-static void add_heads(const struct cut *cut, struct quire__unit unit)
+static void add_heads(const struct cut *cut, const struct quire__unit *all)
 {
     struct quire__class *c = cut->class;
-    uint32_t heads = heads_of(cut, unit.num_tokens);
-    for (uint32_t h = 0; h < c->num_kv_heads; h += heads) {
-        QUIRE_CHECK(c->num_units < cut->plan->max_units);
-        unit.head = h;
-        unit.num_heads = c->num_kv_heads - h < heads ? c->num_kv_heads - h : heads;
-        c->units[c->num_units++] = unit;
+    uint32_t most = c->num_kv_heads, heads = heads_of(cut, all->num_tokens);
+    struct quire__unit *unit = &c->units[c->num_units];
+    QUIRE_CHECK(c->num_units + quire__ceil_div(most, heads) <= cut->plan->max_units);
+    for (uint32_t h = 0; h < most; h += heads, unit++) {
+        *unit = *all;
+        unit->head = h;
+        unit->num_heads = most - h < heads ? most - h : heads;
     }
+    c->num_units = (uint32_t)(unit - c->units);
 }
 
 /* Slots for the states of some tokens; false when there are not enough. */
@@ -295,13 +300,13 @@ static bool add_chunk(const struct cut *cut, uint32_t token, uint32_t num_tokens
             unit.split = unit.index;
             if (unit.index >= splits.sinks_end)
                 unit.split = splits.first + (unit.index - splits.sinks_end);
-            add_heads(cut, unit);
+            add_heads(cut, &unit);
         }
         add_merges(cut, token, num_tokens, num);
         return true;
     }
     if (shared == 0)
-        add_heads(cut, unit);
+        add_heads(cut, &unit);
     return shared == 0;
 }
 
@@ -322,11 +327,11 @@ static bool add_family(const struct cut *cut, const struct quire__family *family
     uint32_t end = family->token + family->num_tokens;
     for (uint32_t split = 0; split < shared; split++) {
         for (uint32_t at = family->token; at < end; at += cut->chunk)
-            add_heads(cut, (struct quire__unit){.token = at,
-                                                .num_tokens =
-                                                    end - at < cut->chunk ? end - at : cut->chunk,
-                                                .split = split,
-                                                .index = split});
+            add_heads(cut, &(struct quire__unit){.token = at,
+                                                 .num_tokens =
+                                                     end - at < cut->chunk ? end - at : cut->chunk,
+                                                 .split = split,
+                                                 .index = split});
     }
     for (uint32_t at = family->token; at < end;) {
         uint32_t part = cut->plan->tokens[at].part;
