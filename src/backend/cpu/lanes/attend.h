@@ -1,14 +1,14 @@
-/* attend.h - attention over one tile in f32, and the merging of splits.
+/* attend.h - attention over one tile on vectors, and the merging of splits.
  * SPDX-License-Identifier: Apache-2.0
  *
- * A logit is summed as a norm is: element d goes to lane d mod LANES, in order of d, and v_sum4
- * adds the lanes. A lane is a position in the softmax, and a dimension in the sums of values, whose
+ * A logit is summed as a norm is: a vector of factors at a time, in order, and v_sum4 adds the
+ * lanes. A lane is a position in the softmax, and a dimension in the sums of values, whose
  * positions are added in order. K and V are read where they lie while few rows share them; for more
- * rows they are widened once, which changes no bit. */
+ * rows they are copied once as factors, which changes no bit. */
 #ifndef QUIRE_BACKEND_CPU_LANES_ATTEND_H
 #define QUIRE_BACKEND_CPU_LANES_ATTEND_H
 
-#include "backend/cpu/lanes/ahead.h"
+#include "backend/cpu/lanes/factors.h"
 
 #include "backend/cpu/lanes/softmax.h"
 
@@ -17,63 +17,24 @@ enum {
     BLOCK_VECTORS = 4, /* of values side by side in a register tile */
 };
 
+FN void scale_query(void *to, uint32_t stride, const float *from, uint32_t dim, float scale)
+{
+    for (uint32_t d = 0; d < stride; d += STEP) {
+        vf part[STEP / LANES];
+        UNROLL
+        for (uint32_t i = 0; i < STEP / LANES; i++) {
+            uint32_t at = d + i * LANES, left = at < dim ? dim - at : 0;
+            part[i] = (left >= LANES ? v_load(from + at) : v_load_part(from + at, left)) * scale;
+        }
+        put_factors(factors_at(to, d), part);
+    }
+}
+
 KERNEL void queries(void *to, const float *const *rows, uint32_t n, uint32_t dim, float scale)
 {
-    uint32_t stride = (uint32_t)quire__round_up(dim, QUIRE__LANES_MAX);
-    for (uint32_t r = 0; r < n; r++) {
-        float *q = (float *)to + (size_t)r * stride;
-        uint32_t d = 0;
-        for (; d + LANES <= dim; d += LANES)
-            v_store(q + d, v_load(rows[r] + d) * scale);
-        for (; d < stride; d += LANES)
-            v_store(q + d, d < dim ? v_load_part(rows[r] + d, dim - d) * scale : v_zero());
-    }
-}
-
-/* ---- rows of K and V ---- */
-
-/* The rows as f32, zero from dim up to a whole number of vectors. They go to `scratch`, and where
- * they lie to `at`. */
-FN void widen(uint32_t dtype, struct quire__rows *rows, uint32_t positions, float *scratch,
-              const uint8_t **at)
-{
-    uint32_t stride = (uint32_t)quire__round_up(rows->dim, QUIRE__LANES_MAX);
-    for (uint32_t p = 0; p < positions; p++) {
-        float *to = scratch + (size_t)p * stride;
-        if (dtype == QUIRE_Q8 || dtype == QUIRE_Q4) {
-            for (uint32_t d = 0; d < stride; d += LANES)
-                v_store(to + d, kv_load(dtype, rows->data[p], rows->scales[p], d, rows->dim));
-        } else {
-            widen_row(dtype, to, stride, rows->data[p], rows->dim);
-        }
-        at[p] = (const uint8_t *)to;
-    }
-    for (uint32_t p = positions; p < quire__round_up(positions, QUIRE__LANES_MAX); p++)
-        at[p] = at[0];
-    rows->data = at;
-    rows->dtype = QUIRE_F32;
-}
-
-/* Rows that are read where they lie, or widened copies of them: `few` says that their readers are
- * no more than one register tile. q8 and q4 are always widened. */
-FN struct quire__rows readable(const struct quire__tile *t, const struct quire__rows *rows,
-                               bool few, float *scratch, const uint8_t **at)
-{
-    struct quire__rows ready = *rows;
-    bool whole = rows->dim % QUIRE__LANES_MAX == 0;
-    if (whole && ((few && rows->scales == NULL) || rows->dtype == QUIRE_F32))
-        return ready;
-    if (rows->dtype == QUIRE_F32)
-        widen(QUIRE_F32, &ready, t->positions, scratch, at);
-    else if (rows->dtype == QUIRE_F16)
-        widen(QUIRE_F16, &ready, t->positions, scratch, at);
-    else if (rows->dtype == QUIRE_BF16)
-        widen(QUIRE_BF16, &ready, t->positions, scratch, at);
-    else if (rows->dtype == QUIRE_Q8)
-        widen(QUIRE_Q8, &ready, t->positions, scratch, at);
-    else
-        widen(QUIRE_Q4, &ready, t->positions, scratch, at);
-    return ready;
+    uint32_t stride = factor_stride(dim);
+    for (uint32_t r = 0; r < n; r++)
+        scale_query(factors_at(to, (size_t)r * stride), stride, rows[r], dim, scale);
 }
 
 /* Where a block of a tile begins: a row, and a position or a dimension. */
@@ -89,25 +50,24 @@ FN void score_block(const struct quire__tile *t, const struct quire__rows *k, ui
 {
     uint32_t r = at.row, p = at.column;
     vf s[SCORE_ROWS][2 * SUM_POSITIONS];
-    uint32_t stride = (uint32_t)quire__round_up(k->dim, QUIRE__LANES_MAX);
-    const float *q = (const float *)t->q + (size_t)r * stride;
+    uint32_t stride = factor_stride(k->dim);
     UNROLL
     for (int i = 0; i < rows; i++) {
         UNROLL
         for (int j = 0; j < positions; j++)
             s[i][j] = v_zero();
     }
-    for (uint32_t d = 0; d < stride; d += LANES) {
-        vf key[2 * SUM_POSITIONS];
+    for (uint32_t d = 0; d < stride; d += STEP) {
+        factors key[2 * SUM_POSITIONS];
         UNROLL
         for (int j = 0; j < positions; j++)
-            key[j] = element_load(dtype, element_at(dtype, k->data[p + (uint32_t)j], d));
+            key[j] = key_load(dtype, k, p + (uint32_t)j, d);
         UNROLL
         for (int i = 0; i < rows; i++) {
-            vf x = v_load(q + (size_t)i * stride + d);
+            factors q = get_factors(t->q, (size_t)(r + (uint32_t)i) * stride + d);
             UNROLL
             for (int j = 0; j < positions; j++)
-                s[i][j] = v_fma(x, key[j], s[i][j]);
+                s[i][j] = add_products(s[i][j], q, key[j]);
         }
     }
     UNROLL
@@ -173,24 +133,23 @@ FN void value_block(const struct quire__tile *t, const struct quire__rows *value
             acc[i][j] =
                 v_load(state + (size_t)i * floats + QUIRE__STATE_HEAD + d + j * LANES) * alpha;
     }
-    uint64_t mask = t->mask[r];
-    for (uint32_t p = 0; mask != 0; p++, mask >>= 1) {
-        uint32_t gap = (uint32_t)__builtin_ctzll(mask);
+    uint32_t p = 0;
+    for (uint64_t mask = t->mask[r]; mask != 0; mask >>= TOGETHER, p += TOGETHER) {
+        uint32_t gap = (uint32_t)__builtin_ctzll(mask) / TOGETHER * TOGETHER;
         mask >>= gap;
         p += gap;
-        vf v[2 * BLOCK_VECTORS];
+        factors v[2 * BLOCK_VECTORS];
         UNROLL
         for (int j = 0; j < vectors; j++)
-            v[j] =
-                element_load(dtype, element_at(dtype, values->data[p], d + (uint32_t)(j * LANES)));
-        if (asks)
-            ask_ahead(&t->v, &t->k_next, p, t->positions);
+            v[j] = seen_only(value_load(dtype, values, p, d + (uint32_t)(j * LANES)), mask);
+        for (uint32_t i = 0; asks && i < TOGETHER; i++)
+            ask_ahead(&t->v, &t->k_next, p + i, t->positions);
         UNROLL
         for (int i = 0; i < rows; i++) {
-            vf weight = v_set1(s[i * QUIRE__TILE + (int)p]);
+            factors weight = softmax_weight(s + (size_t)i * QUIRE__TILE, p);
             UNROLL
             for (int j = 0; j < vectors; j++)
-                acc[i][j] = v_fma(weight, v[j], acc[i][j]);
+                acc[i][j] = add_products(acc[i][j], weight, v[j]);
         }
     }
     UNROLL
@@ -245,7 +204,7 @@ FN void values_of(const struct quire__tile *t, const struct quire__rows *values,
 KERNEL void attend_keys(const struct quire__tile *t)
 {
     const uint8_t *at[QUIRE__TILE];
-    struct quire__rows k = readable(t, &t->k, t->rows <= SCORE_ROWS, t->scratch, at);
+    struct quire__rows k = readable_keys(t, t->rows <= SCORE_ROWS, at);
     if (k.dtype == QUIRE_F32)
         scores_of(t, &k, QUIRE_F32);
     else if (k.dtype == QUIRE_F16)
@@ -257,19 +216,22 @@ KERNEL void attend_keys(const struct quire__tile *t)
 KERNEL void attend_values(const struct quire__tile *t)
 {
     const uint8_t *at[QUIRE__TILE];
-    struct quire__rows v = readable(t, &t->v, t->rows <= VALUE_ROWS, t->scratch, at);
+    struct quire__rows v = readable_values(t, t->rows <= VALUE_ROWS, at);
     if (v.dtype == QUIRE_F32)
         values_of(t, &v, QUIRE_F32);
     else if (v.dtype == QUIRE_F16)
         values_of(t, &v, QUIRE_F16);
-    else
+    else if (v.dtype == QUIRE_BF16)
         values_of(t, &v, QUIRE_BF16);
+    else
+        values_of(t, &v, WOVEN);
 }
 
 KERNEL void attend(const struct quire__tile *t)
 {
     attend_keys(t);
     softmax(t);
+    round_weights(t);
     attend_values(t);
 }
 

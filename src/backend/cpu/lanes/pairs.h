@@ -1,4 +1,4 @@
-/* pairs.h - rows of K and V as bfloat16.
+/* pairs.h - rows of K and V as vectors and, where the level multiplies it, as bfloat16.
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef QUIRE_BACKEND_CPU_LANES_PAIRS_H
 #define QUIRE_BACKEND_CPU_LANES_PAIRS_H
@@ -21,7 +21,8 @@ FN vf part_load(uint32_t dtype, bool whole, const struct quire__rows *rows, uint
     return element_load_part(dtype, at, rows->dim - d);
 }
 
-/* 32 elements of a row from d on, as bfloat16. */
+#if defined(WITH_PRODUCTS)
+/* PAIR elements of a row from d on, as bfloat16. */
 FN vu pair_load(uint32_t dtype, bool whole, const struct quire__rows *rows, uint32_t p, uint32_t d)
 {
     if (dtype == QUIRE_BF16 && (whole || d + PAIR <= rows->dim))
@@ -33,10 +34,14 @@ FN vu pair_load(uint32_t dtype, bool whole, const struct quire__rows *rows, uint
 /* The words of a vector, those of its halves in turn. */
 FN vu weave(vu a)
 {
-    typedef uint16_t words __attribute__((vector_size(64)));
+    typedef uint16_t words __attribute__((vector_size(4 * LANES)));
+#if LANES == 16
     return (vu)__builtin_shufflevector((words)a, (words)a, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21,
                                        6, 22, 7, 23, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29,
                                        14, 30, 15, 31);
+#else
+    return (vu)__builtin_shufflevector((words)a, (words)a, 0, 4, 1, 5, 2, 6, 3, 7);
+#endif
 }
 
 /* Elements d .. d + LANES of rows p and p + 1, side by side. */
@@ -50,5 +55,6 @@ FN vu pair_of_rows(uint32_t dtype, bool whole, const struct quire__rows *rows, u
     return weave(
         v_pack2(part_load(dtype, whole, rows, p, d), part_load(dtype, whole, rows, p + 1, d)));
 }
+#endif
 
 #endif
