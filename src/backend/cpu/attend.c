@@ -91,14 +91,12 @@ static void find_row(const struct work *w, const struct stretch *s, uint32_t p, 
     }
 }
 
-/* Where the rows of K/V head 0 are. Positions that nobody sees, up to a whole number of vectors,
- * get a row that somebody sees. */
+/* Where the rows of K/V head 0 are. Positions that nobody sees get a row that somebody sees. */
 static void find_pages(const struct work *w, const struct stretch *s)
 {
     const struct quire_kv_spec *spec = &w->job->plan->spec;
     uint32_t per_page = spec->positions_per_page, seen = (uint32_t)__builtin_ctzll(s->all);
     uint32_t at = (uint32_t)s->base + seen, block = at / per_page, row = at % per_page;
-    uint32_t end = (uint32_t)quire__round_up(s->positions, QUIRE__LANES_MAX);
     for (uint32_t p = seen; p < s->positions; p++) {
         if ((s->all >> p & 1) != 0)
             find_row(w, s, p, spec->arena->data + w->table[block] * spec->page_bytes, row);
@@ -106,8 +104,7 @@ static void find_pages(const struct work *w, const struct stretch *s)
         block += row == per_page;
         row = row == per_page ? 0 : row;
     }
-    uint64_t hidden = ~s->all & (end == QUIRE__TILE ? UINT64_MAX : ((uint64_t)1 << end) - 1);
-    for (; hidden != 0; hidden &= hidden - 1) {
+    for (uint64_t hidden = ~s->all; hidden != 0; hidden &= hidden - 1) {
         uint32_t p = (uint32_t)__builtin_ctzll(hidden);
         for (int i = 0; i < 4; i++)
             s->rows[i][p] = s->rows[i][seen];
@@ -118,11 +115,10 @@ static void find_pages(const struct work *w, const struct stretch *s)
 static void find_rows(const struct work *w, const struct stretch *s, uint32_t head,
                       const uint8_t **const rows[4])
 {
-    uint32_t end = (uint32_t)quire__round_up(s->positions, QUIRE__LANES_MAX);
     for (int i = 0; i < 4; i++) {
         const struct quire__kv_plane *plane = &w->job->planes[i % 2];
         uint64_t offset = quire__kv_data_at(plane, head) - quire__kv_data_at(plane, 0);
-        for (uint32_t p = 0; p < end && (i < 2 || plane->scale_bytes != 0); p++)
+        for (uint32_t p = 0; p < QUIRE__TILE && (i < 2 || plane->scale_bytes != 0); p++)
             rows[i][p] = s->rows[i][p] + offset;
     }
 }

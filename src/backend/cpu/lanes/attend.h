@@ -85,9 +85,10 @@ FN void score_rows(const struct quire__tile *t, const struct quire__rows *k, uin
 {
     int positions = rows == 1 ? 2 * SUM_POSITIONS : SUM_POSITIONS;
     bool asks = r == 0 && t->rows <= ASKING_ROWS;
+    uint32_t ahead = rows_ahead(&t->k, t->positions);
     for (uint32_t p = 0; p < t->positions; p += (uint32_t)positions) {
-        for (uint32_t i = 0; asks && i < (uint32_t)positions; i++)
-            ask_ahead(&t->k, &t->v, p + i, t->positions);
+        for (uint32_t i = p; asks && i < p + (uint32_t)positions; i++)
+            ask_ahead(&t->k, &t->v, i + ahead, t->positions);
         score_block(t, k, dtype, (struct corner){r, p}, rows, positions);
     }
 }
@@ -125,6 +126,7 @@ FN void value_block(const struct quire__tile *t, const struct quire__rows *value
     float *state = t->state + r * floats;
     const float *s = t->s + (size_t)r * QUIRE__TILE;
     bool asks = r == 0 && d == 0 && t->rows <= ASKING_ROWS;
+    uint32_t ahead = rows_ahead(&t->v, t->positions);
     UNROLL
     for (int i = 0; i < rows; i++) {
         vf alpha = v_set1(state[(size_t)i * floats + QUIRE__STATE_ALPHA]);
@@ -143,7 +145,7 @@ FN void value_block(const struct quire__tile *t, const struct quire__rows *value
         for (int j = 0; j < vectors; j++)
             v[j] = seen_only(value_load(dtype, values, p, d + (uint32_t)(j * LANES)), mask);
         for (uint32_t i = 0; asks && i < TOGETHER; i++)
-            ask_ahead(&t->v, &t->k_next, p + i, t->positions);
+            ask_ahead(&t->v, &t->k_next, p + i + ahead, t->positions);
         UNROLL
         for (int i = 0; i < rows; i++) {
             factors weight = softmax_weight(s + (size_t)i * QUIRE__TILE, p);
@@ -209,8 +211,12 @@ KERNEL void attend_keys(const struct quire__tile *t)
         scores_of(t, &k, QUIRE_F32);
     else if (k.dtype == QUIRE_F16)
         scores_of(t, &k, QUIRE_F16);
-    else
+    else if (k.dtype == QUIRE_BF16)
         scores_of(t, &k, QUIRE_BF16);
+    else if (k.dtype == QUIRE_Q8)
+        scores_of(t, &k, QUIRE_Q8);
+    else
+        scores_of(t, &k, QUIRE_Q4);
 }
 
 KERNEL void attend_values(const struct quire__tile *t)
@@ -223,6 +229,10 @@ KERNEL void attend_values(const struct quire__tile *t)
         values_of(t, &v, QUIRE_F16);
     else if (v.dtype == QUIRE_BF16)
         values_of(t, &v, QUIRE_BF16);
+    else if (v.dtype == QUIRE_Q8)
+        values_of(t, &v, QUIRE_Q8);
+    else if (v.dtype == QUIRE_Q4)
+        values_of(t, &v, QUIRE_Q4);
     else
         values_of(t, &v, WOVEN);
 }

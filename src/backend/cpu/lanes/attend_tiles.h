@@ -93,10 +93,11 @@ FN void take_keys(const struct quire__tile *t, const struct tile_work *w, uint32
                   bool whole)
 {
     uint32_t end = (uint32_t)quire__round_up(t->positions, SIDE);
+    uint32_t ahead = rows_ahead(&t->k, t->positions);
     bool asks = t->rows <= ASKING_ROWS;
     for (uint32_t p = 0; p < end; p++) {
         if (asks && p < t->positions)
-            ask_ahead(&t->k, &t->v, p, t->positions);
+            ask_ahead(&t->k, &t->v, p + ahead, t->positions);
         for (uint32_t d = 0; d < w->row_words; d += PAIR)
             v_store((float *)(void *)(w->keys + (size_t)p * w->row_words + d),
                     (vf)pair_load(dtype, whole, &t->k, p, d));
@@ -107,14 +108,15 @@ FN void take_keys(const struct quire__tile *t, const struct tile_work *w, uint32
 FN void take_values(const struct quire__tile *t, const struct tile_work *w, uint32_t dtype,
                     bool whole, uint64_t mask)
 {
+    uint32_t ahead = rows_ahead(&t->v, t->positions);
     bool asks = t->rows <= ASKING_ROWS;
     for (uint32_t p = 0; p < QUIRE__TILE; p += 2) {
         uint32_t *to = w->values + (size_t)p / 2 * t->dim_v;
         uint32_t here = (uint32_t)(mask >> p) & 3u;
         vu keep = (vu)v_spread((here & 1u ? 0xffffu : 0u) | (here & 2u ? 0xffff0000u : 0u));
         if (asks && p < t->positions) {
-            ask_ahead(&t->v, &t->k_next, p, t->positions);
-            ask_ahead(&t->v, &t->k_next, p + 1, t->positions);
+            ask_ahead(&t->v, &t->k_next, p + ahead, t->positions);
+            ask_ahead(&t->v, &t->k_next, p + 1 + ahead, t->positions);
         }
         for (uint32_t d = 0; d < t->dim_v; d += LANES) {
             vu pair = (vu)v_zero();

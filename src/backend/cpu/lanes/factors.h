@@ -181,7 +181,7 @@ FN struct quire__rows readable_keys(const struct quire__tile *t, bool few, const
 {
     struct quire__rows ready = t->k;
     bool whole = factor_stride(t->k.dim) == t->k.dim;
-    if (whole && ((few && t->k.scales == NULL) || t->k.dtype == STORED_KEYS))
+    if (whole && (few || t->k.dtype == STORED_KEYS))
         return ready;
     COPY(copy_keys, &t->k, at);
     for (uint32_t p = t->positions; p < quire__round_up(t->positions, QUIRE__LANES_MAX); p++)
@@ -195,7 +195,7 @@ FN struct quire__rows readable_values(const struct quire__tile *t, bool few, con
 {
     struct quire__rows ready = t->v;
     bool whole = t->v.dim == t->dim_v;
-    if (whole && ((few && t->v.scales == NULL) || (TOGETHER == 1 && t->v.dtype == QUIRE_F32)))
+    if (whole && (few || (TOGETHER == 1 && t->v.dtype == QUIRE_F32)))
         return ready;
     COPY(copy_values, &t->v, at);
     ready.data = at;
