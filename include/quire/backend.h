@@ -151,7 +151,10 @@ struct quire_memory_ops {
  * from the start of a page. K of one layer is [num_kv_heads, P, head_dim], V is
  * [num_kv_heads, P, head_dim_v], both dense, with P the positions of a page. A plane of q8 or q4
  * has for each head the data of its P rows, then their scales (quire_kv_data_bytes,
- * docs/formats/kv.md), and needs a head dim that is a multiple of 16. */
+ * docs/formats/kv.md), and needs a head dim that is a multiple of 16.
+ *
+ * A plane lies in the arena of the spec, or in a buffer of its own: then page p of it begins
+ * p * page_bytes + offset bytes into that buffer, and its pages must not overlap. */
 struct quire_kv_layer {
     uint32_t group;
     uint32_t num_heads;    /* H */
@@ -163,6 +166,8 @@ struct quire_kv_layer {
     uint32_t dtype_k, dtype_v;
     uint32_t rotated_k, rotated_v; /* 1: rows of q8 or q4 are turned before they are stored */
     uint64_t k_offset, v_offset;
+    struct quire_buffer *k_buffer, *v_buffer; /* NULL: the arena */
+    uint64_t k_page_bytes, v_page_bytes;      /* between pages of that buffer; arena: not read */
 };
 
 /* Everything about a pool that stays the same. Position t of the sequence in slot s lies in page
@@ -173,12 +178,12 @@ struct quire_kv_spec {
     const struct quire_kv_layer *layers; /* [num_layers]; lives as long as the plans */
     uint32_t num_groups;
     uint32_t positions_per_page; /* P */
-    uint64_t page_bytes;         /* distance between pages of the arena */
+    uint64_t page_bytes;         /* distance between pages of the arena; without one not read */
     uint32_t num_pages;
     uint32_t max_seqs;
     uint32_t max_blocks; /* slots of one row of a table */
     uint32_t max_step_tokens;
-    struct quire_buffer *arena;  /* num_pages pages */
+    struct quire_buffer *arena;  /* num_pages pages; NULL: every plane has its own buffer */
     struct quire_buffer *tables; /* u32 [num_groups][max_seqs][max_blocks], then, at lens_offset, */
     uint64_t lens_offset;        /* bytes: u32 [max_seqs], the positions that the open step sees */
 };
@@ -213,13 +218,13 @@ struct quire_attend_params {
 /* Rows 0 .. rows of every layer of a group, from one page to another. */
 struct quire_block_copy {
     uint32_t group;
-    uint32_t from, to; /* pages of the arena, different */
+    uint32_t from, to; /* pages, different */
     uint32_t rows;     /* at most the positions of a page */
 };
 
 struct quire_kv_ops {
     /* Makes a plan that can be built again for every step; all its memory is taken here. The spec
-     * is copied; its layers, arena, tables and lens must outlive the plan. */
+     * is copied; its layers, buffers, tables and lens must outlive the plan. */
     quire_status (*plan_create)(struct quire_backend *, const struct quire_kv_spec *,
                                 struct quire_plan **out);
     void (*plan_destroy)(struct quire_backend *, struct quire_plan *);

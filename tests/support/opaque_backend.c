@@ -390,6 +390,36 @@ static bool translate(struct opaque *opaque, const struct quire_view *from, stru
     return true;
 }
 
+static void free_plan(struct opaque_plan *plan)
+{
+    qt_free(plan->layers);
+    qt_free(plan->planes);
+    qt_free(plan->parts);
+    qt_free(plan);
+}
+
+/* Finds the buffers of every plane; false when one is none. */
+static bool find_planes(struct opaque *opaque, struct opaque_plan *plan,
+                        const struct opaque_buffer *arena)
+{
+    const struct quire_kv_spec *spec = &plan->spec;
+    for (uint32_t i = 0; i < spec->num_layers; i++) {
+        struct quire_kv_layer *layer = &plan->layers[i];
+        struct quire_buffer **const own[2] = {&layer->k_buffer, &layer->v_buffer};
+        *layer = spec->layers[i];
+        for (uint32_t p = 0; p < 2; p++) {
+            if (*own[p] == NULL && arena == NULL)
+                return false;
+            plan->planes[i][p] = find(opaque, *own[p] != NULL ? *own[p] : spec->arena);
+            if (plan->planes[i][p] == NULL)
+                return false;
+            if (*own[p] != NULL)
+                *own[p] = plan->planes[i][p]->inner;
+        }
+    }
+    return true;
+}
+
 static quire_status plan_create(struct quire_backend *backend, const struct quire_kv_spec *spec,
                                 struct quire_plan **out)
 {
@@ -397,22 +427,25 @@ static quire_status plan_create(struct quire_backend *backend, const struct quir
     quire_status status = count(opaque, QT_CALL_PLAN_CREATE);
     struct opaque_plan *plan = qt_alloc(sizeof *plan);
     plan->spec = *spec;
-    plan->arena = find(opaque, spec->arena);
+    plan->layers = qt_alloc(spec->num_layers * sizeof *plan->layers);
+    plan->planes = qt_alloc(spec->num_layers * sizeof *plan->planes);
+    plan->parts = qt_alloc(spec->max_seqs * sizeof *plan->parts);
+    const struct opaque_buffer *arena = spec->arena != NULL ? find(opaque, spec->arena) : NULL;
     plan->tables = find(opaque, spec->tables);
-    if (plan->arena == NULL || plan->tables == NULL) {
+    if (plan->tables == NULL || !find_planes(opaque, plan, arena)) {
         status = QUIRE_E_INVAL;
     } else if (status == QUIRE_OK) {
         struct quire_kv_spec inner = *spec;
-        inner.arena = plan->arena->inner;
+        inner.layers = plan->layers;
+        inner.arena = arena != NULL ? arena->inner : NULL;
         inner.tables = plan->tables->inner;
         status = opaque->inner->kv->plan_create(opaque->inner, &inner, &plan->inner);
     }
     if (status == QUIRE_OK) {
-        plan->parts = qt_alloc(spec->max_seqs * sizeof *plan->parts);
         *out = (struct quire_plan *)plan;
         opaque->live_plans++;
     } else {
-        qt_free(plan);
+        free_plan(plan);
     }
     return unlock(opaque, status);
 }
@@ -425,8 +458,7 @@ static void plan_destroy(struct quire_backend *backend, struct quire_plan *handl
     if (plan != NULL) {
         run_some(opaque, opaque->queued);
         opaque->inner->kv->plan_destroy(opaque->inner, plan->inner);
-        qt_free(plan->parts);
-        qt_free(plan);
+        free_plan(plan);
         opaque->live_plans--;
     }
     (void)unlock(opaque, QUIRE_OK);

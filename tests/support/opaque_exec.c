@@ -179,6 +179,8 @@ static quire_status run_plan_build(struct opaque *opaque, struct opaque_command 
 
 /* Where the data (part 0) or scales (part 1) of a plane lie, by docs/formats/kv.md. */
 struct piece {
+    struct opaque_buffer *buffer;
+    uint64_t page_bytes; /* between pages */
     uint64_t offset;     /* of the first row of head 0 in a page */
     uint64_t head_bytes; /* between heads */
     uint64_t row_bytes;
@@ -191,21 +193,25 @@ static struct piece piece_of(const struct opaque_plan *plan, const struct quire_
     uint32_t dim = is_k ? layer->head_dim : layer->head_dim_v;
     uint64_t positions = plan->spec.positions_per_page, data = quire_kv_data_bytes(dtype, dim);
     uint64_t scales = quire_kv_scale_bytes(dtype, dim);
+    uint64_t own = is_k ? layer->k_page_bytes : layer->v_page_bytes;
+    bool in_arena = (is_k ? layer->k_buffer : layer->v_buffer) == NULL;
     return (struct piece){
+        .buffer = plan->planes[layer - plan->spec.layers][is_k ? 0 : 1],
+        .page_bytes = in_arena ? plan->spec.page_bytes : own,
         .offset = (is_k ? layer->k_offset : layer->v_offset) + (part == 0 ? 0 : positions * data),
         .head_bytes = positions * (data + scales),
         .row_bytes = part == 0 ? data : scales,
     };
 }
 
-static void copy_piece(const struct opaque_plan *plan, const struct quire_block_copy *copy,
-                       const struct piece *piece, uint32_t heads)
+static void copy_piece(const struct quire_block_copy *copy, const struct piece *piece,
+                       uint32_t heads)
 {
+    uint8_t *shadow = piece->buffer->shadow;
     for (uint32_t head = 0; head < heads; head++) {
         uint64_t at = piece->offset + head * piece->head_bytes;
-        memcpy(plan->arena->shadow + copy->to * plan->spec.page_bytes + at,
-               plan->arena->shadow + copy->from * plan->spec.page_bytes + at,
-               copy->rows * piece->row_bytes);
+        memcpy(shadow + copy->to * piece->page_bytes + at,
+               shadow + copy->from * piece->page_bytes + at, copy->rows * piece->row_bytes);
     }
 }
 
@@ -221,7 +227,7 @@ static quire_status run_copies(struct opaque *opaque, struct opaque_command *com
                 continue;
             for (uint32_t part = 0; part < 4; part++) {
                 struct piece piece = piece_of(plan, layer, part < 2, part % 2);
-                copy_piece(plan, &copies[i], &piece, layer->num_kv_heads);
+                copy_piece(&copies[i], &piece, layer->num_kv_heads);
             }
         }
     }
@@ -244,18 +250,18 @@ static bool check_row(struct opaque *opaque, const struct opaque_plan *plan,
     for (uint32_t part = 0; part < 4; part++) {
         struct piece piece = piece_of(plan, layer, part < 2, part % 2);
         uint64_t row_bytes = piece.row_bytes;
-        uint64_t base = page * plan->spec.page_bytes + piece.offset +
-                        row->position % page_positions * row_bytes;
+        uint64_t base =
+            page * piece.page_bytes + piece.offset + row->position % page_positions * row_bytes;
         for (uint32_t head = 0; head < layer->num_kv_heads; head++) {
             uint64_t offset = base + head * piece.head_bytes;
-            if (!all_at_least(plan->arena, offset, row_bytes, row->least)) {
+            if (!all_at_least(piece.buffer, offset, row_bytes, row->least)) {
                 opaque_violate(opaque, "position %u of slot %u is read or written at %llu: %s",
                                row->position, row->slot, (unsigned long long)offset,
                                row->least == OPAQUE_WRITTEN ? "never written" : "not committed");
                 return false;
             }
             if (row->mark)
-                mark(plan->arena, offset, row_bytes, OPAQUE_WRITTEN);
+                mark(piece.buffer, offset, row_bytes, OPAQUE_WRITTEN);
         }
     }
     return true;

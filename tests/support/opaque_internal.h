@@ -32,8 +32,10 @@ struct opaque_buffer {
 struct opaque_plan {
     struct quire_plan *inner;
     struct quire_kv_spec spec;
-    struct opaque_buffer *arena, *tables;
-    struct quire_step_part *parts; /* of the build that ran last */
+    struct quire_kv_layer *layers; /* with the handles of inner buffers; owned */
+    struct opaque_buffer *tables;
+    struct opaque_buffer *(*planes)[2]; /* [num_layers] where K and V lie; owned */
+    struct quire_step_part *parts;      /* of the build that ran last */
     uint32_t num_parts;
 };
 

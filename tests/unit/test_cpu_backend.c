@@ -270,6 +270,33 @@ static void bad_specs_are_refused(void **state)
     plan_close(&c);
 }
 
+/* K and V in buffers of their own, here the two halves of the arena's pages. */
+static void own_buffers_must_hold_every_page(void **state)
+{
+    (void)state;
+    struct plan_case c;
+    plan_open(&c);
+    for (uint32_t i = 0; i <= 9; i++) {
+        struct quire_plan *plan = NULL;
+        struct quire_kv_layer layer = c.cache.layer;
+        struct quire_kv_spec spec = spec_of(&c);
+        spec.layers = &layer;
+        spec.arena = NULL;
+        spec.page_bytes = 0;
+        layer.k_buffer = layer.v_buffer = c.cache.arena;
+        layer.k_page_bytes = layer.v_page_bytes = 256;
+        spec.num_pages = i == 1 ? 0 : i == 2 ? spec.num_pages + 1 : spec.num_pages;
+        layer.v_offset += i == 3 ? 2 : 0;
+        layer.k_offset = i == 4 ? UINT64_MAX - 1 : i == 5 ? 1 : 0;
+        layer.k_page_bytes = i == 6 ? 127 : i == 7 ? 126 : i == 8 ? UINT64_MAX - 1 : 256;
+        layer.v_buffer = i == 9 ? NULL : c.cache.arena;
+        quire_status status = c.backend->kv->plan_create(c.backend, &spec, &plan);
+        assert_int_equal(status, i == 0 ? QUIRE_OK : QUIRE_E_INVAL);
+        c.backend->kv->plan_destroy(c.backend, plan);
+    }
+    plan_close(&c);
+}
+
 static void plans_survive_refused_memory(void **state)
 {
     (void)state;
@@ -529,6 +556,7 @@ int main(void)
         cmocka_unit_test(memory_checks_its_ranges),
         cmocka_unit_test(decommitted_memory_reads_as_zero),
         cmocka_unit_test(bad_specs_are_refused),
+        cmocka_unit_test(own_buffers_must_hold_every_page),
         cmocka_unit_test(plans_survive_refused_memory),
         cmocka_unit_test(bad_steps_are_refused),
         cmocka_unit_test(pages_out_of_the_window_may_be_gone),

@@ -80,11 +80,12 @@ static uint64_t visible(const struct quire__class *c, uint32_t base, uint32_t po
 /* ---- rows of a tile ---- */
 
 /* Where row `row` of K/V head 0 is in a page. */
-static void find_row(const struct work *w, const struct stretch *s, uint32_t p, const uint8_t *page,
+static void find_row(const struct work *w, const struct stretch *s, uint32_t p, uint32_t block,
                      uint64_t row)
 {
     for (int i = 0; i < 2; i++) {
         const struct quire__kv_plane *plane = &w->job->planes[i];
+        const uint8_t *page = quire__kv_page(plane, block);
         s->rows[i][p] = page + quire__kv_data_at(plane, 0) + row * plane->data_bytes;
         if (plane->scale_bytes != 0)
             s->rows[2 + i][p] = page + quire__kv_scales_at(plane, 0) + row * plane->scale_bytes;
@@ -99,7 +100,7 @@ static void find_pages(const struct work *w, const struct stretch *s)
     uint32_t at = (uint32_t)s->base + seen, block = at / per_page, row = at % per_page;
     for (uint32_t p = seen; p < s->positions; p++) {
         if ((s->all >> p & 1) != 0)
-            find_row(w, s, p, spec->arena->data + w->table[block] * spec->page_bytes, row);
+            find_row(w, s, p, w->table[block], row);
         row++;
         block += row == per_page;
         row = row == per_page ? 0 : row;

@@ -13,15 +13,44 @@ static uint64_t round_lanes(uint64_t n)
 
 /* ---- checking the spec ---- */
 
-static bool plane_fits(const struct quire_kv_spec *spec, const struct quire_kv_layer *layer,
-                       uint32_t dim, uint32_t dtype, uint64_t offset)
+/* Where a plane is, as a spec has it. */
+struct place {
+    const struct quire_buffer *own; /* NULL: the arena, whose size is checked with the spec */
+    uint64_t offset, page_bytes;
+};
+
+/* Every page of a plane in a buffer of its own lies inside of it, at whole elements. */
+static bool own_pages_fit(const struct quire_backend *backend, const struct quire_kv_spec *spec,
+                          const struct place *place, uint64_t bytes, uint32_t element)
 {
+    uint64_t last, end;
+    return spec->num_pages != 0 && bytes <= place->page_bytes &&
+           quire__mul_u64(spec->num_pages - 1, place->page_bytes, &last) &&
+           quire__add_u64(last, bytes, &end) &&
+           quire__host_range(backend, place->own, place->offset, end) != NULL &&
+           (uintptr_t)place->own->data % element == 0;
+}
+
+static bool plane_fits(const struct quire_backend *backend, const struct quire_kv_spec *spec,
+                       const struct quire_kv_layer *layer, bool is_k)
+{
+    uint32_t dtype = is_k ? layer->dtype_k : layer->dtype_v;
+    uint32_t dim = is_k ? layer->head_dim : layer->head_dim_v;
+    struct place place = {
+        .own = layer->k_buffer, .offset = layer->k_offset, .page_bytes = layer->k_page_bytes};
+    if (!is_k)
+        place = (struct place){layer->v_buffer, layer->v_offset, layer->v_page_bytes};
+    if (place.own == NULL)
+        place.page_bytes = spec->page_bytes;
     uint64_t rows, bytes, end;
     uint32_t row_bytes = quire_kv_data_bytes(dtype, dim) + quire_kv_scale_bytes(dtype, dim);
-    return row_bytes != 0 && quire__mul_u64(layer->num_kv_heads, spec->positions_per_page, &rows) &&
-           quire__mul_u64(rows, row_bytes, &bytes) && quire__add_u64(offset, bytes, &end) &&
-           end <= spec->page_bytes && offset % quire_dtype_bytes(dtype) == 0 &&
-           spec->page_bytes % quire_dtype_bytes(dtype) == 0;
+    uint32_t element = quire_dtype_bytes(dtype);
+    if (row_bytes == 0 || !quire__mul_u64(layer->num_kv_heads, spec->positions_per_page, &rows) ||
+        !quire__mul_u64(rows, row_bytes, &bytes) || !quire__add_u64(place.offset, bytes, &end) ||
+        place.offset % element != 0 || place.page_bytes % element != 0)
+        return false;
+    return place.own != NULL ? own_pages_fit(backend, spec, &place, bytes, element)
+                             : spec->arena != NULL && end <= spec->page_bytes;
 }
 
 static bool dtype_ok(const struct quire_backend *backend, uint32_t dtype)
@@ -44,8 +73,7 @@ static bool layer_ok(const struct quire_backend *backend, const struct quire_kv_
            layer->head_dim_v <= QUIRE__HEAD_DIM_MAX && dtype_ok(backend, layer->dtype_k) &&
            dtype_ok(backend, layer->dtype_v) && rotation_ok(layer->rotated_k, layer->dtype_k) &&
            rotation_ok(layer->rotated_v, layer->dtype_v) &&
-           plane_fits(spec, layer, layer->head_dim, layer->dtype_k, layer->k_offset) &&
-           plane_fits(spec, layer, layer->head_dim_v, layer->dtype_v, layer->v_offset);
+           plane_fits(backend, spec, layer, true) && plane_fits(backend, spec, layer, false);
 }
 
 static bool buffer_holds(const struct quire_backend *backend, const struct quire_buffer *buffer,
@@ -70,7 +98,8 @@ static bool spec_ok(const struct quire_backend *backend, const struct quire_kv_s
     }
     return quire__mul_u64((uint64_t)spec->num_groups * spec->max_seqs, spec->max_blocks,
                           &entries) &&
-           buffer_holds(backend, spec->arena, 0, spec->num_pages, spec->page_bytes) &&
+           (spec->arena == NULL ||
+            buffer_holds(backend, spec->arena, 0, spec->num_pages, spec->page_bytes)) &&
            buffer_holds(backend, spec->tables, 0, entries, sizeof(uint32_t)) &&
            buffer_holds(backend, spec->tables, spec->lens_offset, spec->max_seqs, sizeof(uint32_t));
 }

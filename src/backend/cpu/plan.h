@@ -122,6 +122,8 @@ struct quire__kv_plane {
     uint32_t data_bytes, scale_bytes; /* of a row */
     uint64_t offset;                  /* in a page */
     uint64_t positions;               /* P */
+    uint8_t *pages;                   /* page 0 */
+    uint64_t page_bytes;              /* between pages */
 };
 
 static inline struct quire__kv_plane quire__kv_plane(const struct quire_kv_spec *spec,
@@ -129,6 +131,7 @@ static inline struct quire__kv_plane quire__kv_plane(const struct quire_kv_spec 
 {
     uint32_t dtype = is_k ? layer->dtype_k : layer->dtype_v;
     uint32_t dim = is_k ? layer->head_dim : layer->head_dim_v;
+    const struct quire_buffer *own = is_k ? layer->k_buffer : layer->v_buffer;
     return (struct quire__kv_plane){
         .dtype = dtype,
         .dim = dim,
@@ -137,7 +140,16 @@ static inline struct quire__kv_plane quire__kv_plane(const struct quire_kv_spec 
         .scale_bytes = quire_kv_scale_bytes(dtype, dim),
         .offset = is_k ? layer->k_offset : layer->v_offset,
         .positions = spec->positions_per_page,
+        .pages = own != NULL ? own->data : spec->arena->data,
+        .page_bytes = own == NULL ? spec->page_bytes
+                      : is_k      ? layer->k_page_bytes
+                                  : layer->v_page_bytes,
     };
+}
+
+static inline uint8_t *quire__kv_page(const struct quire__kv_plane *plane, uint32_t page)
+{
+    return plane->pages + page * plane->page_bytes;
 }
 
 /* Offsets in a page: of a head's first row, and of its first scales. */

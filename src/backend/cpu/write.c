@@ -36,9 +36,10 @@ static void store(const struct quire__kernels *kernels, const struct quire__kv_p
 }
 
 static void write_row(const struct job *job, const struct plane *plane, uint32_t token,
-                      uint8_t *page, uint64_t row)
+                      uint32_t block, uint64_t row)
 {
     const struct quire__kv_plane *to = &plane->to;
+    uint8_t *page = quire__kv_page(to, block);
     for (uint32_t h = 0; h < job->layer->num_kv_heads; h++)
         store(job->plan->cpu->kernels, to, page + quire__kv_data_at(to, h) + row * to->data_bytes,
               page + quire__kv_scales_at(to, h) + row * to->scale_bytes,
@@ -56,11 +57,10 @@ static void write_unit(void *argument, uint32_t index, uint32_t thread)
         const struct quire__token *token = &plan->tokens[i];
         const uint32_t *table =
             quire__plan_table(plan, job->layer->group, plan->parts[token->part].slot);
-        uint32_t block = token->position / spec->positions_per_page;
-        uint8_t *page = spec->arena->data + table[block] * spec->page_bytes;
+        uint32_t block = table[token->position / spec->positions_per_page];
         uint32_t row = token->position % spec->positions_per_page;
-        write_row(job, &job->k, token->row, page, row);
-        write_row(job, &job->v, token->row, page, row);
+        write_row(job, &job->k, token->row, block, row);
+        write_row(job, &job->v, token->row, block, row);
     }
 }
 
@@ -95,11 +95,11 @@ quire_status quire__cpu_write(struct quire_backend *backend, struct quire_plan *
 /* ---- copies ---- */
 
 /* The first `rows` rows of every head of one plane. */
-static void copy_plane(const struct quire_kv_spec *spec, const struct quire_block_copy *copy,
-                       const struct quire__kv_plane *plane, uint32_t heads)
+static void copy_plane(const struct quire_block_copy *copy, const struct quire__kv_plane *plane,
+                       uint32_t heads)
 {
-    uint8_t *to = spec->arena->data + copy->to * spec->page_bytes;
-    const uint8_t *from = spec->arena->data + copy->from * spec->page_bytes;
+    uint8_t *to = quire__kv_page(plane, copy->to);
+    const uint8_t *from = quire__kv_page(plane, copy->from);
     for (uint32_t h = 0; h < heads; h++) {
         uint64_t data = quire__kv_data_at(plane, h), scales = quire__kv_scales_at(plane, h);
         memcpy(to + data, from + data, (uint64_t)copy->rows * plane->data_bytes);
@@ -132,8 +132,8 @@ quire_status quire__cpu_copy(struct quire_backend *backend, struct quire_plan *p
                 continue;
             struct quire__kv_plane k = quire__kv_plane(spec, layer, true);
             struct quire__kv_plane v = quire__kv_plane(spec, layer, false);
-            copy_plane(spec, &copies[i], &k, layer->num_kv_heads);
-            copy_plane(spec, &copies[i], &v, layer->num_kv_heads);
+            copy_plane(&copies[i], &k, layer->num_kv_heads);
+            copy_plane(&copies[i], &v, layer->num_kv_heads);
         }
     }
     return QUIRE_OK;
