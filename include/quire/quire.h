@@ -5,6 +5,7 @@
 
 #include <quire/backend.h>
 #include <quire/cpu.h>
+#include <quire/paged.h>
 #include <quire/pool.h>
 #include <quire/seq.h>
 #include <quire/status.h>

@@ -2,9 +2,9 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * Owns: all memory of a pool, host and device; everything is taken in quire_pool_create. */
+#include "cache/checks.h"
 #include "cache/pool.h"
 
-#include <stdio.h>
 #include <string.h>
 
 #define ARENA_ALIGN 64u
@@ -53,41 +53,16 @@ static quire_status check_layout(const struct quire_backend *backend, uint32_t l
                        layouts & 1u << QUIRE_LAYOUT_PAGED ? " paged" : "");
 }
 
-static quire_status check_dtype(const struct quire_backend *backend, uint32_t dtype,
-                                struct quire_error *error)
-{
-    if ((backend->caps.kv_dtypes & 1u << dtype) != 0)
-        return QUIRE_OK;
-    char list[64] = "";
-    for (uint32_t i = 0; quire_dtype_name(i) != NULL; i++) {
-        size_t used = strlen(list);
-        if (quire_kv_data_bytes(i, 16) != 0 && (backend->caps.kv_dtypes & 1u << i) != 0)
-            (void)snprintf(list + used, sizeof list - used, " %s", quire_dtype_name(i));
-    }
-    return quire__fail(error, QUIRE_E_UNSUPPORTED, "backend %s has no K/V in %s; it has:%s",
-                       backend->name, quire_dtype_name(dtype), list);
-}
-
 static quire_status check_shapes(const struct quire_backend *backend,
                                  const struct quire__layout *layout, struct quire_error *error)
 {
-    const struct quire_backend_caps *caps = &backend->caps;
     for (uint32_t i = 0; i < layout->num_layers; i++) {
-        const struct quire_kv_layer *layer = &layout->layers[i];
-        uint32_t small = layer->head_dim < layer->head_dim_v ? layer->head_dim : layer->head_dim_v;
-        uint32_t large = layer->head_dim > layer->head_dim_v ? layer->head_dim : layer->head_dim_v;
-        if (small < caps->head_dim_min || large > caps->head_dim_max)
-            return quire__fail(error, QUIRE_E_UNSUPPORTED,
-                               "layer %u: backend %s has head dims %u to %u, not %u", i,
-                               backend->name, caps->head_dim_min, caps->head_dim_max,
-                               small < caps->head_dim_min ? small : large);
+        quire_status status = quire__check_dims(backend, i, &layout->layers[i], error);
+        if (status != QUIRE_OK)
+            return status;
     }
-    if (!layout->contiguous &&
-        (layout->block_size < caps->block_size_min || layout->block_size > caps->block_size_max))
-        return quire__fail(error, QUIRE_E_UNSUPPORTED,
-                           "backend %s has block sizes %u to %u, not %u", backend->name,
-                           caps->block_size_min, caps->block_size_max, layout->block_size);
-    return QUIRE_OK;
+    return layout->contiguous ? QUIRE_OK
+                              : quire__check_block_size(backend, layout->block_size, error);
 }
 
 static quire_status check_support(const struct quire_pool *pool,
@@ -95,9 +70,9 @@ static quire_status check_support(const struct quire_pool *pool,
 {
     if (!pool->has_kv)
         return QUIRE_OK;
-    quire_status status = check_dtype(pool->backend, config->dtype_k, error);
+    quire_status status = quire__check_dtype(pool->backend, config->dtype_k, error);
     if (status == QUIRE_OK)
-        status = check_dtype(pool->backend, config->dtype_v, error);
+        status = quire__check_dtype(pool->backend, config->dtype_v, error);
     if (status == QUIRE_OK)
         status = check_shapes(pool->backend, &pool->layout, error);
     if (status == QUIRE_OK && config->memory != NULL &&
@@ -112,10 +87,9 @@ static quire_status check_config(const struct quire_pool_config *config, struct 
     if (config->struct_size != sizeof *config || config->backend == NULL)
         return quire__fail(error, QUIRE_E_INVAL,
                            "config needs quire_pool_config_init and a backend");
-    const struct quire_backend *backend = config->backend;
-    if (backend->struct_size != sizeof *backend || backend->memory == NULL ||
-        ((backend->caps.flags & QUIRE_CAP_KV) != 0 && backend->kv == NULL))
-        return quire__fail(error, QUIRE_E_INVAL, "the backend is of another version or incomplete");
+    quire_status status = quire__check_backend(config->backend, error);
+    if (status != QUIRE_OK)
+        return status;
     if (config->layout > QUIRE_LAYOUT_PAGED)
         return quire__fail(error, QUIRE_E_INVAL, "layout %u is unknown", config->layout);
     if (config->max_seqs == 0 || config->max_step_tokens == 0 || config->max_open_steps == 0)

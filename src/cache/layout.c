@@ -6,6 +6,7 @@
  * start at multiples of 16 bytes, so that every plane is a whole number of elements away from every
  * other whatever their dtypes. */
 #include "cache/layout.h"
+#include "cache/checks.h"
 
 #include <string.h>
 
@@ -44,15 +45,13 @@ static quire_status check_config(const struct quire_pool_config *config, uint64_
     if (config->block_size > QUIRE_MAX_BLOCK_SIZE || config->max_seq_len > QUIRE_MAX_SEQ_LEN)
         return quire__fail(error, QUIRE_E_LIMIT, "block_size at most %u, max_seq_len at most %u",
                            QUIRE_MAX_BLOCK_SIZE, QUIRE_MAX_SEQ_LEN);
-    if (quire_kv_data_bytes(config->dtype_k, 16) == 0 ||
-        quire_kv_data_bytes(config->dtype_v, 16) == 0)
-        return quire__fail(error, QUIRE_E_UNSUPPORTED, "K and V may be f32, f16, bf16, q8 or q4");
-    if (config->kv_rotation > QUIRE_KV_ROTATION_HADAMARD)
-        return quire__fail(error, QUIRE_E_INVAL, "kv_rotation is %u, which is none",
-                           config->kv_rotation);
+    quire_status status =
+        quire__check_formats(config->kv_rotation, config->dtype_k, config->dtype_v, error);
+    if (status != QUIRE_OK)
+        return status;
     *num_layers = 0;
     for (uint32_t g = 0; g < config->num_groups; g++) {
-        quire_status status = check_group(&config->groups[g], g, error);
+        status = check_group(&config->groups[g], g, error);
         if (status != QUIRE_OK)
             return status;
         *num_layers += config->groups[g].num_layers;
@@ -85,26 +84,6 @@ static bool place_layer(struct quire_kv_layer *layer, uint32_t positions, uint64
     return *offset < UINT64_MAX / 4;
 }
 
-/* Only q8 and q4 are turned, and by default only q4. */
-static bool is_rotated(const struct quire_pool_config *config, uint32_t dtype)
-{
-    if (config->kv_rotation == QUIRE_KV_ROTATION_AUTO)
-        return dtype == QUIRE_Q4;
-    return config->kv_rotation == QUIRE_KV_ROTATION_HADAMARD &&
-           (dtype == QUIRE_Q8 || dtype == QUIRE_Q4);
-}
-
-static quire_status check_dim(uint32_t layer, uint32_t dtype, uint32_t dim,
-                              struct quire_error *error)
-{
-    if (row_bytes(dtype, dim) != 0)
-        return QUIRE_OK;
-    return quire__fail(error, QUIRE_E_UNSUPPORTED,
-                       "layer %u: %s has head dims that are multiples of 16, not %u; any have: "
-                       "f32 f16 bf16",
-                       layer, quire_dtype_name(dtype), dim);
-}
-
 static quire_status fill_layer(struct quire__layout *self, const struct quire_pool_config *config,
                                uint32_t g, uint32_t index, struct quire_error *error)
 {
@@ -125,12 +104,12 @@ static quire_status fill_layer(struct quire__layout *self, const struct quire_po
         .sink_positions = group->sink_positions,
         .dtype_k = config->dtype_k,
         .dtype_v = config->dtype_v,
-        .rotated_k = is_rotated(config, config->dtype_k),
-        .rotated_v = is_rotated(config, config->dtype_v),
+        .rotated_k = quire__is_rotated(config->kv_rotation, config->dtype_k),
+        .rotated_v = quire__is_rotated(config->kv_rotation, config->dtype_v),
     };
-    quire_status status = check_dim(index, layer->dtype_k, layer->head_dim, error);
+    quire_status status = quire__check_row(index, layer->dtype_k, layer->head_dim, error);
     if (status == QUIRE_OK)
-        status = check_dim(index, layer->dtype_v, layer->head_dim_v, error);
+        status = quire__check_row(index, layer->dtype_v, layer->head_dim_v, error);
     if (status != QUIRE_OK)
         return status;
     uint32_t k_row = quire__layout_row_bytes(self, index, QUIRE__K);

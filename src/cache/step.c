@@ -9,10 +9,10 @@
  *   closed ---------> open  <--------------------
  *      ^               |
  *      +---------------+  commit, abort */
+#include "cache/checks.h"
 #include "cache/copy.h"
 #include "cache/prefix.h"
 
-#include <math.h>
 #include <string.h>
 
 /* ---- slots and handles ---- */
@@ -326,18 +326,6 @@ quire_status quire_step_begin(struct quire_pool *pool, const struct quire_step_i
 
 /* ---- write and attend ---- */
 
-static bool is_given(const struct quire_view *view)
-{
-    return view != NULL && (view->buffer != NULL || view->host != NULL);
-}
-
-/* An f32 view of [rows, heads, dim]. */
-static bool has_shape(const struct quire_view *view, uint64_t rows, uint64_t heads, uint64_t dim)
-{
-    return is_given(view) && view->dtype == QUIRE_F32 && view->shape[0] == rows &&
-           view->shape[1] == heads && view->shape[2] == dim;
-}
-
 /* Passes on what the backend answered to an open step; a device error fails the pool. */
 static quire_status answered(struct quire_pool *pool, quire_status status)
 {
@@ -361,8 +349,8 @@ quire_status quire_step_write(struct quire_pool *pool, quire_step step, uint32_t
     if (!pool->has_kv)
         return QUIRE_E_UNSUPPORTED;
     const struct quire_kv_layer *geometry = &pool->layout.layers[layer];
-    if (!has_shape(k, open->num_tokens, geometry->num_kv_heads, geometry->head_dim) ||
-        !has_shape(v, open->num_tokens, geometry->num_kv_heads, geometry->head_dim_v))
+    if (!quire__view_has_shape(k, open->num_tokens, geometry->num_kv_heads, geometry->head_dim) ||
+        !quire__view_has_shape(v, open->num_tokens, geometry->num_kv_heads, geometry->head_dim_v))
         return QUIRE_E_INVAL;
     quire_status status = pool->backend->kv->write(pool->backend, open->plan, layer, k, v);
     if (status == QUIRE_OK && open->layer_written[layer] == 0) {
@@ -386,16 +374,9 @@ quire_status quire_step_attend(struct quire_pool *pool, quire_step step, uint32_
         return QUIRE_E_UNSUPPORTED;
     const struct quire_kv_layer *geometry = &pool->layout.layers[layer];
     struct quire_attend_params used;
-    quire_attend_params_init(&used);
-    if (params != NULL && params->struct_size != sizeof used)
-        return QUIRE_E_INVAL; /* before more of it is read */
-    if (params != NULL)
-        used = *params;
-    if (used.struct_size != sizeof used || !isfinite(used.scale) || !isfinite(used.softcap) ||
-        used.softcap < 0.0f ||
-        !has_shape(q, open->num_tokens, geometry->num_heads, geometry->head_dim) ||
-        !has_shape(out, open->num_tokens, geometry->num_heads, geometry->head_dim_v) ||
-        (is_given(&used.lse) && !has_shape(&used.lse, open->num_tokens, 1, geometry->num_heads)) ||
+    if (!quire__attend_params_take(params, open->num_tokens, geometry->num_heads, &used) ||
+        !quire__view_has_shape(q, open->num_tokens, geometry->num_heads, geometry->head_dim) ||
+        !quire__view_has_shape(out, open->num_tokens, geometry->num_heads, geometry->head_dim_v) ||
         (open->layer_written[layer] == 0 && !open->external))
         return QUIRE_E_INVAL;
     return answered(pool,
