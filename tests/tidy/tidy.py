@@ -40,7 +40,8 @@ LAYERS = (
     ("src/model/", r"(base|model)/", SIMD),
     ("tools/", r"(base|model|quire)/|tools/", SIMD),
     ("examples/", r"model/|(examples/)?support/", SIMD),
-    ("examples/embed.c", r"(?!)", SIMD),  # shows the public headers alone
+    ("examples/embed.c", r"(?!)", SIMD),  # these show the public headers alone
+    ("examples/paged.c", r"(?!)", SIMD),
 )
 
 HEAP = "malloc|calloc|realloc|reallocarray|aligned_alloc|posix_memalign|free|strdup|strndup"
