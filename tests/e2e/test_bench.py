@@ -7,7 +7,7 @@ import sys
 import unittest
 import xml.etree.ElementTree as xml
 
-from cli import Case, SOURCE
+from cli import Case, SOURCE, tiny
 
 USAGE = 2
 SVG = '{http://www.w3.org/2000/svg}'
@@ -136,6 +136,15 @@ class Bench(Case):
             done = subprocess.run([SOURCE / script, *arguments], capture_output=True, check=False)
             self.assertEqual((done.returncode, done.stdout), (2, b''))
             self.assertIn(b'usage: ' + script.encode(), done.stderr)
+
+    def test_model_shares(self):
+        """With --shared the sequences are forks of one; the row has the same form."""
+        for more in ([], ['--shared']):
+            out = self.quire('bench', 'model', '-m', tiny('bench'), '--depth', '40', '--batch', '3',
+                             '--prompt', '4', '--generate', '4', '--json', *more)[0]
+            row, = json.loads(out)['rows']
+            self.assertEqual((row['depth'], row['batch']), (40, 3))
+            self.assertGreater(row['gen_tok_s'], 0)
 
     def test_rows(self):
         """The rows of docs/performance.md come from what --json prints."""

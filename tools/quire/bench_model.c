@@ -17,7 +17,7 @@ struct options {
     struct engine_options engine;
     struct cli_list depths, batches;
     uint32_t prompt, generate, runs;
-    bool json;
+    bool shared, json;
 };
 
 enum { RUNS_MAX = 101, BATCH_MAX = 256 };
@@ -46,20 +46,24 @@ static quire_status ignore_logits(void *context, const struct quire__logits *log
 
 /* ---- what is measured ---- */
 
-/* Appends tokens[first .. first + count) to every sequence, one after the other. */
-static quire_status feed_prompts(struct bench *bench, uint32_t first, uint32_t count,
-                                 const char *label)
+static quire_status feed(struct bench *bench, quire_seq seq, uint32_t first, uint32_t count,
+                         const char *label)
+{
+    const struct engine_feed tokens = {.seq = seq,
+                                       .tokens = bench->tokens + first,
+                                       .count = count,
+                                       .want = QUIRE__WANT_LAST,
+                                       .logits = ignore_logits,
+                                       .label = label};
+    return engine_feed_tokens(bench->engine, &tokens, &bench->error);
+}
+
+/* Appends the prompt to every sequence, one after the other. */
+static quire_status feed_prompts(struct bench *bench)
 {
     quire_status status = QUIRE_OK;
-    for (uint32_t i = 0; i < bench->batch && status == QUIRE_OK; i++) {
-        struct engine_feed feed = {.seq = bench->seqs[i],
-                                   .tokens = bench->tokens + first,
-                                   .count = count,
-                                   .want = QUIRE__WANT_LAST,
-                                   .logits = ignore_logits,
-                                   .label = label};
-        status = engine_feed_tokens(bench->engine, &feed, &bench->error);
-    }
+    for (uint32_t i = 0; i < bench->batch && status == QUIRE_OK; i++)
+        status = feed(bench, bench->seqs[i], bench->depth, bench->options->prompt, NULL);
     return status;
 }
 
@@ -101,10 +105,10 @@ static quire_status measure(struct bench *bench, struct row *row)
 {
     const struct options *options = bench->options;
     double prompt[RUNS_MAX] = {0}, generate[RUNS_MAX] = {0};
-    quire_status status = feed_prompts(bench, 0, bench->depth, "filling the cache");
+    quire_status status = QUIRE_OK;
     for (uint32_t i = 0; i < options->runs && status == QUIRE_OK; i++) {
         uint64_t started_ns = quire__now_ns();
-        status = feed_prompts(bench, bench->depth, options->prompt, NULL);
+        status = feed_prompts(bench);
         prompt[i] = rate((uint64_t)options->prompt * bench->batch, quire__now_ns() - started_ns);
         if (status == QUIRE_OK)
             status = go_back(bench);
@@ -123,17 +127,32 @@ static quire_status measure(struct bench *bench, struct row *row)
 
 /* ---- one row ---- */
 
+/* A sequence with the first `depth` tokens, which are computed for it alone. */
+static quire_status open_sequence(struct bench *bench, uint32_t i)
+{
+    struct quire_seq_config config;
+    quire_seq_config_init(&config);
+    config.salt = i + 1; /* they have equal tokens, and are to share nothing */
+    quire_status status = quire_seq_create(bench->engine->pool, &config, &bench->seqs[i]);
+    if (status != QUIRE_OK)
+        return quire__fail(&bench->error, status, "cannot start a sequence");
+    return feed(bench, bench->seqs[i], 0, bench->depth, "filling the cache");
+}
+
 static quire_status open_sequences(struct bench *bench)
 {
-    for (uint32_t i = 0; i < bench->batch; i++) {
-        struct quire_seq_config config;
-        quire_seq_config_init(&config);
-        config.salt = i + 1; /* they have equal tokens, and are to share nothing */
-        quire_status status = quire_seq_create(bench->engine->pool, &config, &bench->seqs[i]);
+    quire_status status = open_sequence(bench, 0);
+    for (uint32_t i = 1; i < bench->batch && status == QUIRE_OK; i++) {
+        if (!bench->options->shared) {
+            status = open_sequence(bench, i);
+            continue;
+        }
+        status = quire_seq_fork(bench->engine->pool, bench->seqs[0], bench->depth, &bench->seqs[i],
+                                NULL);
         if (status != QUIRE_OK)
-            return quire__fail(&bench->error, status, "cannot start a sequence");
+            return quire__fail(&bench->error, status, "cannot fork a sequence");
     }
-    return QUIRE_OK;
+    return status;
 }
 
 /* Ids of the vocabulary from a linear congruential generator (Knuth, TAOCP vol. 2, 3.3.4). */
@@ -255,6 +274,8 @@ int command_bench_model(int argc, char **argv)
         {"--prompt", CLI_U32, &options.prompt, 1, 65536, "N", "tokens of the prompt (512)"},
         {"--generate", CLI_U32, &options.generate, 1, 65536, "N", "tokens to generate (128)"},
         {"--runs", CLI_U32, &options.runs, 3, RUNS_MAX, "N", "runs behind each median (3)"},
+        {"--shared", CLI_FLAG, &options.shared, 0, 0, NULL,
+         "the sequences share the tokens in the cache"},
         {"--json", CLI_FLAG, &options.json, 0, 0, NULL, "print one JSON object"},
     };
     const struct cli_command command = {
