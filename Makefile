@@ -68,7 +68,7 @@ bench:
 
 bench-peers:
 	@$(check_model)
-	@scripts/setup.sh demo
+	@scripts/setup.sh peers
 	@scripts/build.sh release quire-cli
 	@model=$$(scripts/get_model.sh $${QUIRE_DEMO_MODEL:+"$$QUIRE_DEMO_MODEL"}) && \
 	bench/llama.sh "$$model"

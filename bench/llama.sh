@@ -6,8 +6,8 @@
 #
 # Builds llama.cpp where it is not built yet (bench/peers/get_llama.sh), with instructions of that
 # level, and ggml_attend.c against it. QUIRE names the command (build/release/quire). Options go to
-# bench/peers/speed.py: --threads N, --runs N, --only models|batch|attention, --json. PREFIX holds
-# words to put before every measured command, as PREFIX="chrt -f 1".
+# bench/peers/speed.py: --threads N, --runs N, --only models|batch|shared|attention, --json. PREFIX
+# holds words to put before every measured command, as PREFIX="chrt -f 1".
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 level=native

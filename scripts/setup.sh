@@ -2,7 +2,7 @@
 # setup.sh - installs the Debian packages that a task needs and that are missing.
 # SPDX-License-Identifier: Apache-2.0
 #
-# Usage: scripts/setup.sh demo|test|lint|arm
+# Usage: scripts/setup.sh demo|test|lint|arm|peers
 # Prints nothing when all is there. As root, or where sudo asks for no password, it installs;
 # otherwise it names what is missing in one line and fails.
 set -euo pipefail
@@ -12,14 +12,16 @@ demo=(gcc libc6-dev cmake ninja-build pkg-config libpcre2-dev libjansson-dev pyt
 test=("${demo[@]}" g++ libcmocka-dev)
 lint=("${test[@]}" clang clang-tidy clang-format libclang-rt-14-dev cppcheck shellcheck)
 arm=("${test[@]}" gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user libcmocka-dev:arm64)
+peers=("${demo[@]}" clang libomp-dev make)
 
 case "${1-}" in
 demo) wanted=("${demo[@]}") ;;
 test) wanted=("${test[@]}") ;;
 lint) wanted=("${lint[@]}") ;;
 arm) wanted=("${arm[@]}") ;;
+peers) wanted=("${peers[@]}") ;;
 *)
-    echo "usage: scripts/setup.sh demo|test|lint|arm" >&2
+    echo "usage: scripts/setup.sh demo|test|lint|arm|peers" >&2
     exit 2
     ;;
 esac

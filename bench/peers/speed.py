@@ -5,7 +5,7 @@
 
 The same file, threads, K/V types and depths on both sides, one after the other; llama.cpp is
 measured with flash attention and without it, where it can be; a ratio is against its better one,
-and over 1 where Quire is faster."""
+and over 1 where Quire is faster. A command that fails leaves its cells empty, and status 1."""
 import argparse
 import json
 import os
@@ -18,9 +18,11 @@ import sys
 PROMPT, GENERATE = 512, 64
 DEPTHS = (0, 7000)
 KV = (('f16', 'f16'), ('q8', 'q8_0'))  # Quire's name, ggml's
+SMALLER = ('ms', 'x')  # units of which less is better
 ATTEND = (('f16', 'f16'), ('bf16', 'bf16'), ('q8', 'q8_0'), ('q4', 'q4_0'))
 WORKS = ('decode-16k', 'prefill-512-8k')
 BATCH, BATCH_PROMPT = 32, 128
+SHARED, SHARED_GENERATE = 2048, 32
 
 
 class Peers:
@@ -32,17 +34,26 @@ class Peers:
         self.quire_env = {**os.environ, **level}
         self.llama_env = {**os.environ, 'LD_LIBRARY_PATH': f'{args.llama}/bin'}
         self.rows = []
+        self.failed = False
 
     def run(self, command, env):
         """The output of a command; nothing, and its last words, where it fails."""
-        done = subprocess.run([*self.prefix, *command], env=env, capture_output=True, text=True,
-                              check=False)
-        if done.returncode != 0:
-            last = (done.stderr.strip() or 'no message').splitlines()[-1]
-            print(f'peers: {os.path.basename(command[0])} ended with {done.returncode}: {last}',
-                  file=sys.stderr)
-            return None
-        return done.stdout
+        try:
+            done = subprocess.run([*self.prefix, *command], env=env, capture_output=True,
+                                  text=True, check=False)
+        except OSError as error:
+            sys.exit(f'peers: cannot start {error.filename}: {error.strerror}')
+        if done.returncode == 0:
+            return done.stdout
+        last = (done.stderr.strip() or 'no message').splitlines()[-1]
+        print(f'peers: {os.path.basename(command[0])} ended with {done.returncode}: {last}',
+              file=sys.stderr)
+        self.failed = True
+        return None
+
+    def quire_level(self):
+        out = self.run([self.args.quire, 'info', '--cpu', '--json'], self.quire_env)
+        return json.loads(out)['level'] if out else '?'
 
     def quire(self, *arguments):
         out = self.run([self.args.quire, 'bench', *arguments, '--threads', self.threads, '--json'],
@@ -62,48 +73,70 @@ class Peers:
 
     def add(self, work, unit, ours, flash, plain):
         better = [value for value in (flash, plain) if value]
-        best = (min(better) if unit == 'ms' else max(better)) if better else None
+        best = (min(better) if unit in SMALLER else max(better)) if better else None
         ratio = None
         if ours and best:
-            ratio = best / ours if unit == 'ms' else ours / best
+            ratio = best / ours if unit in SMALLER else ours / best
         self.rows.append({'work': work, 'unit': unit, 'quire': ours, 'llama_flash': flash,
                           'llama_plain': plain, 'ratio': ratio})
         if not self.args.json:
             cells = [f'{value:12.2f}' if value else f'{"-":>12}'
                      for value in (ours, flash, plain, ratio)]
-            print(f'{work:34} {unit:>6} ' + ' '.join(cells), flush=True)
+            print(f'{work:38} {unit:>6} ' + ' '.join(cells), flush=True)
+
+    def quire_model(self, *arguments):
+        """The one row of quire bench model; without figures where it fails."""
+        got = self.quire('model', '-m', self.args.model, '--runs', str(max(3, self.args.runs)),
+                         *arguments)
+        return got['rows'][0] if got else {}
 
     def models(self):
-        for ours_kv, theirs_kv in KV:
-            for depth in DEPTHS:
-                got = self.quire('model', '-m', self.args.model, '--kv', ours_kv, '--depth',
-                                 str(depth), '--prompt', str(PROMPT), '--generate', str(GENERATE),
-                                 '--runs', str(max(3, self.args.runs)))
+        for depth in DEPTHS:
+            f16 = {}
+            for ours_kv, theirs_kv in KV:
+                row = self.quire_model('--kv', ours_kv, '--depth', str(depth), '--prompt',
+                                       str(PROMPT), '--generate', str(GENERATE))
                 flash = self.llama_bench(theirs_kv, depth, 1)
                 # Without flash attention llama.cpp refuses a quantised V.
                 plain = self.llama_bench(theirs_kv, depth, 0) if theirs_kv == 'f16' else {}
-                row = got['rows'][0] if got else {}
-                for work, key in (('prompt', 'prompt_tok_s'), ('generate', 'gen_tok_s')):
-                    count = PROMPT if work == 'prompt' else GENERATE
-                    self.add(f'{work} {count} at {depth}, {ours_kv}', 'tok/s', row.get(key),
-                             flash.get(work), plain.get(work))
+                if theirs_kv == 'f16':
+                    f16 = {'flash': flash, 'plain': plain}
+                for work, count, key in (('prompt', PROMPT, 'prompt_tok_s'),
+                                         ('generate', GENERATE, 'gen_tok_s')):
+                    name, ours = f'{work} {count} at {depth}, {ours_kv}', row.get(key)
+                    self.add(name, 'tok/s', ours, flash.get(work), plain.get(work))
+                    if theirs_kv != 'f16':
+                        self.add(f'{name} beside f16', 'tok/s', ours, f16['flash'].get(work),
+                                 f16['plain'].get(work))
 
-    def batched(self, flash):
-        positions = BATCH * (BATCH_PROMPT + GENERATE)
+    def llama_batch(self, flash, prompt, generate, shared):
+        positions = (prompt if shared else BATCH * prompt) + BATCH * generate
         out = self.run([f'{self.args.llama}/bin/llama-batched-bench', '-m', self.args.model, '-t',
                         self.threads, '-tb', self.threads, '-c', str(positions), '-npp',
-                        str(BATCH_PROMPT), '-ntg', str(GENERATE), '-npl', str(BATCH), '-fa', flash,
-                        '-ngl', '0', '--output-format', 'jsonl'], self.llama_env)
+                        str(prompt), '-ntg', str(generate), '-npl', str(BATCH), '-fa', flash,
+                        '-ngl', '0', '--output-format', 'jsonl',
+                        *(('-pps', '-kvu') if shared else ())], self.llama_env)
         lines = re.findall(r'^\{.*\}$', out or '', re.M)
         return json.loads(lines[-1])['speed_tg'] if lines else None
 
+    def batches(self, work, prompt, generate, shared=False):
+        """One row of BATCH sequences together, after a prompt each or a shared one; its cells."""
+        ours = self.quire_model('--batch', str(BATCH), '--depth', str(prompt), '--prompt', '1',
+                                '--generate', str(generate), *(('--shared',) if shared else ()))
+        cells = (ours.get('gen_tok_s'), self.llama_batch('on', prompt, generate, shared),
+                 self.llama_batch('off', prompt, generate, shared))
+        self.add(f'generate, {BATCH} sequences {work}', 'tok/s', *cells)
+        return cells
+
     def batch(self):
-        got = self.quire('model', '-m', self.args.model, '--batch', str(BATCH), '--depth',
-                         str(BATCH_PROMPT), '--prompt', '1', '--generate', str(GENERATE), '--runs',
-                         str(max(3, self.args.runs)))
-        self.add(f'generate, {BATCH} sequences of {BATCH_PROMPT}', 'tok/s',
-                 got['rows'][0]['gen_tok_s'] if got else None, self.batched('on'),
-                 self.batched('off'))
+        self.batches(f'of {BATCH_PROMPT}', BATCH_PROMPT, GENERATE)
+
+    def shared(self):
+        """What a shared prompt adds to a step: the time with it over the time without."""
+        alone = self.batches('of 1', 1, SHARED_GENERATE)
+        over = self.batches(f'sharing {SHARED}', SHARED, SHARED_GENERATE, shared=True)
+        times = [a / o if a and o else None for a, o in zip(alone, over)]
+        self.add(f'their step, to one without the {SHARED}', 'x', *times)
 
     def attention(self):
         ring = None
@@ -122,6 +155,9 @@ class Peers:
                          theirs.get('plain_ms'))
 
 
+PARTS = ('models', 'batch', 'shared', 'attention')
+
+
 def processor():
     with open('/proc/cpuinfo', encoding='utf-8') as file:
         names = [line.split(':', 1)[1].strip() for line in file if line.startswith('model name')]
@@ -135,25 +171,27 @@ def main():
     parser.add_argument('--level', default='native')
     parser.add_argument('--threads', type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument('--runs', type=int, default=5)
-    parser.add_argument('--only', choices=('models', 'batch', 'attention'))
+    parser.add_argument('--only', choices=PARTS)
     parser.add_argument('--json', action='store_true')
     parser.add_argument('model')
     args = parser.parse_args()
     with open(f'{args.llama}/version', encoding='utf-8') as file:
         version = file.read().strip()
     peers = Peers(args)
+    level = f'{args.level} (Quire: {peers.quire_level()})'
     if not args.json:
-        print(f'{processor()}, {args.level}, {args.threads} threads; llama.cpp {version}')
-        print(f'{"":34} {"":>6} ' + ' '.join(f'{name:>12}' for name in (
+        print(f'{processor()}, {level}, {args.threads} threads; llama.cpp {version}')
+        print(f'{"":38} {"":>6} ' + ' '.join(f'{name:>12}' for name in (
             'quire', 'llama flash', 'llama plain', 'ratio')))
-    for part in (peers.models, peers.batch, peers.attention):
-        if args.only in (None, part.__name__):
-            part()
+    for part in PARTS:
+        if args.only in (None, part):
+            getattr(peers, part)()
     if args.json:
-        json.dump({'bench': 'peers', 'processor': processor(), 'level': args.level,
+        json.dump({'bench': 'peers', 'processor': processor(), 'level': level,
                    'threads': args.threads, 'llama': version, 'rows': peers.rows}, sys.stdout,
                   indent=1)
         print()
+    sys.exit(peers.failed)
 
 
 if __name__ == '__main__':

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """All with --quick, whose times mean nothing: what is tested is what is measured and told."""
 import json
+import os
+import shutil
 import subprocess
 import sys
 import unittest
@@ -11,6 +13,27 @@ from cli import Case, SOURCE, tiny
 
 USAGE = 2
 SVG = '{http://www.w3.org/2000/svg}'
+
+# Stands for quire and for llama.cpp's tools: figures that name what was asked for.
+STUB = """#!/bin/sh
+case "$0 $*" in
+*"info --cpu"*) echo '{"level": "avx2"}' ;;
+*"--kv f16 "*) echo '{"rows": [{"prompt_tok_s": 300, "gen_tok_s": 30}]}' ;;
+*"--kv q8 "*) echo '{"rows": [{"prompt_tok_s": 200, "gen_tok_s": 20}]}' ;;
+*--shared*) echo '{"rows": [{"gen_tok_s": 400}]}' ;;
+*"bench model"*) echo '{"rows": [{"gen_tok_s": 600}]}' ;;
+*"bench attn"*) echo '{"rows": [{"ms": 2}], "ring_bytes": 1048576}' ;;
+*llama-bench*"-ctk q8_0 "*"-fa 1"*)
+    echo '[{"n_gen": 0, "samples_ts": [50]}, {"n_gen": 64, "samples_ts": [5]}]' ;;
+*llama-bench*"-fa 1"*)
+    echo '[{"n_gen": 0, "samples_ts": [100]}, {"n_gen": 64, "samples_ts": [8]}]' ;;
+*llama-bench*) echo '[{"n_gen": 0, "samples_ts": [80]}, {"n_gen": 64, "samples_ts": [10]}]' ;;
+*llama-batched-bench*-pps*) echo '{"speed_tg": 100}' ;;
+*llama-batched-bench*) printf 'log\\n{"speed_tg": 200}\\n' ;;
+*ggml_attend*q8_0*) echo "no such type" >&2; exit 3 ;;
+*ggml_attend*) echo '{"rows": [{"flash_ms": 6, "plain_ms": 5}]}' ;;
+esac
+"""
 
 
 class Bench(Case):
@@ -136,6 +159,58 @@ class Bench(Case):
             done = subprocess.run([SOURCE / script, *arguments], capture_output=True, check=False)
             self.assertEqual((done.returncode, done.stdout), (2, b''))
             self.assertIn(b'usage: ' + script.encode(), done.stderr)
+
+    def peers(self, *arguments, **more):
+        """Runs bench/peers/speed.py with stubs for all that it measures."""
+        os.makedirs(self.path('bin'), exist_ok=True)
+        for name in ('quire', 'ggml_attend', 'bin/llama-bench', 'bin/llama-batched-bench'):
+            os.chmod(self.write(name, STUB), 0o755)
+        self.write('version', '7')
+        return subprocess.run([sys.executable, SOURCE / 'bench' / 'peers' / 'speed.py', '--quire',
+                               self.path('quire'), '--llama', self.folder.name, *arguments,
+                               'x.gguf'], capture_output=True, check=False, **more)
+
+    def peer_rows(self, part):
+        done = self.peers('--json', '--only', part)
+        self.assertEqual((done.returncode, done.stderr), (0, b''))
+        got = json.loads(done.stdout)
+        self.assertEqual((got['level'], got['llama']), ('native (Quire: avx2)', '7'))
+        return {row['work']: (row['quire'], row['llama_flash'], row['llama_plain'], row['ratio'])
+                for row in got['rows']}
+
+    def test_peers_compare(self):
+        """A ratio is against the better one; q8 stands beside llama.cpp's q8 and its f16."""
+        rows = self.peer_rows('models')
+        self.assertEqual(rows['prompt 512 at 0, f16'], (300, 100, 80, 3))
+        self.assertEqual(rows['generate 64 at 7000, f16'], (30, 8, 10, 3))
+        self.assertEqual(rows['generate 64 at 7000, q8'], (20, 5, None, 4))
+        self.assertEqual(rows['generate 64 at 7000, q8 beside f16'], (20, 8, 10, 2))
+        self.assertEqual(self.peer_rows('batch'),
+                         {'generate, 32 sequences of 128': (600, 200, 200, 3)})
+        self.assertEqual(self.peer_rows('shared'),
+                         {'generate, 32 sequences of 1': (600, 200, 200, 3),
+                          'generate, 32 sequences sharing 2048': (400, 100, 100, 4),
+                          'their step, to one without the 2048': (1.5, 2, 2, 2 / 1.5)})
+
+    def test_peers_say_what_fails(self):
+        """The other rows are measured all the same, and the status tells."""
+        done = self.peers('--only', 'attention')
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(b'peers: ggml_attend ended with 3: no such type\n', done.stderr)
+        self.assertRegex(done.stdout, rb'\ndecode-16k, f16 +ms +2\.00 +6\.00 +5\.00 +2\.50\n')
+        self.assertRegex(done.stdout, rb'\ndecode-16k, q8 +ms +2\.00 +- +- +-\n')
+        done = self.peers('--only', 'batch', env={**os.environ, 'PREFIX': '/no/such/tool -f 1'})
+        self.assertEqual((done.returncode, done.stderr),
+                         (1, b'peers: cannot start /no/such/tool: No such file or directory\n'))
+
+    def test_peers_name_missing_tools(self):
+        for name in ('bash', 'dirname', 'realpath'):
+            os.symlink(shutil.which(name), self.path(name))
+        done = subprocess.run([SOURCE / 'bench' / 'peers' / 'get_llama.sh'], capture_output=True,
+                              check=False, env={'PATH': self.folder.name,
+                                                'PEERS_CACHE': self.path('cache')})
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (
+            1, b'', b'peers: cmake is missing: scripts/setup.sh peers installs it\n'))
 
     def test_model_shares(self):
         """With --shared the sequences are forks of one; the row has the same form."""
