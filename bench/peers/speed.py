@@ -17,8 +17,8 @@ import sys
 
 PROMPT, GENERATE = 512, 64
 DEPTHS = (0, 7000)
-KV = (('f16', 'f16'), ('q8', 'q8_0'))  # Quire's name, ggml's
 SMALLER = ('ms', 'x')  # units of which less is better
+# K/V by Quire's name and by ggml's.
 ATTEND = (('f16', 'f16'), ('bf16', 'bf16'), ('q8', 'q8_0'), ('q4', 'q4_0'))
 WORKS = ('decode-16k', 'prefill-512-8k')
 BATCH, BATCH_PROMPT = 32, 128
@@ -60,11 +60,11 @@ class Peers:
                        self.quire_env)
         return json.loads(out) if out else None
 
-    def llama_bench(self, kv, depth, flash):
+    def llama_bench(self, depth, flash):
         out = self.run([f'{self.args.llama}/bin/llama-bench', '-m', self.args.model, '-t',
                         self.threads, '-p', str(PROMPT), '-n', str(GENERATE), '-d', str(depth),
-                        '-r', str(self.args.runs), '-ctk', kv, '-ctv', kv, '-fa', str(flash),
-                        '-ngl', '0', '-o', 'json'], self.llama_env)
+                        '-r', str(self.args.runs), '-fa', str(flash), '-ngl', '0', '-o', 'json'],
+                       self.llama_env)
         figures = {}
         for test in json.loads(out) if out else []:
             name = 'generate' if test['n_gen'] else 'prompt'
@@ -91,23 +91,16 @@ class Peers:
         return got['rows'][0] if got else {}
 
     def models(self):
+        """Quire's q8, too, stands beside llama.cpp's f16: its q8 takes minutes to get this deep."""
         for depth in DEPTHS:
-            f16 = {}
-            for ours_kv, theirs_kv in KV:
-                row = self.quire_model('--kv', ours_kv, '--depth', str(depth), '--prompt',
-                                       str(PROMPT), '--generate', str(GENERATE))
-                flash = self.llama_bench(theirs_kv, depth, 1)
-                # Without flash attention llama.cpp refuses a quantised V.
-                plain = self.llama_bench(theirs_kv, depth, 0) if theirs_kv == 'f16' else {}
-                if theirs_kv == 'f16':
-                    f16 = {'flash': flash, 'plain': plain}
+            flash, plain = self.llama_bench(depth, 1), self.llama_bench(depth, 0)
+            for kv, note in (('f16', 'f16'), ('q8', 'q8 beside f16')):
+                row = self.quire_model('--kv', kv, '--depth', str(depth), '--prompt', str(PROMPT),
+                                       '--generate', str(GENERATE))
                 for work, count, key in (('prompt', PROMPT, 'prompt_tok_s'),
                                          ('generate', GENERATE, 'gen_tok_s')):
-                    name, ours = f'{work} {count} at {depth}, {ours_kv}', row.get(key)
-                    self.add(name, 'tok/s', ours, flash.get(work), plain.get(work))
-                    if theirs_kv != 'f16':
-                        self.add(f'{name} beside f16', 'tok/s', ours, f16['flash'].get(work),
-                                 f16['plain'].get(work))
+                    self.add(f'{work} {count} at {depth}, {note}', 'tok/s', row.get(key),
+                             flash.get(work), plain.get(work))
 
     def llama_batch(self, flash, prompt, generate, shared):
         positions = (prompt if shared else BATCH * prompt) + BATCH * generate

@@ -23,8 +23,6 @@ case "$0 $*" in
 *--shared*) echo '{"rows": [{"gen_tok_s": 400}]}' ;;
 *"bench model"*) echo '{"rows": [{"gen_tok_s": 600}]}' ;;
 *"bench attn"*) echo '{"rows": [{"ms": 2}], "ring_bytes": 1048576}' ;;
-*llama-bench*"-ctk q8_0 "*"-fa 1"*)
-    echo '[{"n_gen": 0, "samples_ts": [50]}, {"n_gen": 64, "samples_ts": [5]}]' ;;
 *llama-bench*"-fa 1"*)
     echo '[{"n_gen": 0, "samples_ts": [100]}, {"n_gen": 64, "samples_ts": [8]}]' ;;
 *llama-bench*) echo '[{"n_gen": 0, "samples_ts": [80]}, {"n_gen": 64, "samples_ts": [10]}]' ;;
@@ -179,11 +177,10 @@ class Bench(Case):
                 for row in got['rows']}
 
     def test_peers_compare(self):
-        """A ratio is against the better one; q8 stands beside llama.cpp's q8 and its f16."""
+        """A ratio is against the better one, and q8 stands beside llama.cpp's f16."""
         rows = self.peer_rows('models')
         self.assertEqual(rows['prompt 512 at 0, f16'], (300, 100, 80, 3))
         self.assertEqual(rows['generate 64 at 7000, f16'], (30, 8, 10, 3))
-        self.assertEqual(rows['generate 64 at 7000, q8'], (20, 5, None, 4))
         self.assertEqual(rows['generate 64 at 7000, q8 beside f16'], (20, 8, 10, 2))
         self.assertEqual(self.peer_rows('batch'),
                          {'generate, 32 sequences of 128': (600, 200, 200, 3)})
