@@ -127,24 +127,27 @@ FN void take_values(const struct quire__tile *t, const struct tile_work *w, uint
     }
 }
 
-/* q8 and q4 rows are a multiple of 16 elements long, not always of 32. */
+#define TAKE_DTYPE(what, dtype, whole, ...)                                                        \
+    do {                                                                                           \
+        if (whole)                                                                                 \
+            what(t, w, dtype, true __VA_ARGS__);                                                   \
+        else                                                                                       \
+            what(t, w, dtype, false __VA_ARGS__);                                                  \
+    } while (0)
+
 #define TAKE(what, rows, ...)                                                                      \
     do {                                                                                           \
         bool whole = (rows)->dim % PAIR == 0;                                                      \
         if ((rows)->dtype == QUIRE_F32)                                                            \
-            what(t, w, QUIRE_F32, false __VA_ARGS__);                                              \
-        else if ((rows)->dtype == QUIRE_Q8)                                                        \
-            what(t, w, QUIRE_Q8, false __VA_ARGS__);                                               \
-        else if ((rows)->dtype == QUIRE_Q4)                                                        \
-            what(t, w, QUIRE_Q4, false __VA_ARGS__);                                               \
-        else if ((rows)->dtype == QUIRE_F16 && whole)                                              \
-            what(t, w, QUIRE_F16, true __VA_ARGS__);                                               \
+            TAKE_DTYPE(what, QUIRE_F32, whole, __VA_ARGS__);                                       \
         else if ((rows)->dtype == QUIRE_F16)                                                       \
-            what(t, w, QUIRE_F16, false __VA_ARGS__);                                              \
-        else if (whole)                                                                            \
-            what(t, w, QUIRE_BF16, true __VA_ARGS__);                                              \
+            TAKE_DTYPE(what, QUIRE_F16, whole, __VA_ARGS__);                                       \
+        else if ((rows)->dtype == QUIRE_BF16)                                                      \
+            TAKE_DTYPE(what, QUIRE_BF16, whole, __VA_ARGS__);                                      \
+        else if ((rows)->dtype == QUIRE_Q8)                                                        \
+            TAKE_DTYPE(what, QUIRE_Q8, whole, __VA_ARGS__);                                        \
         else                                                                                       \
-            what(t, w, QUIRE_BF16, false __VA_ARGS__);                                             \
+            TAKE_DTYPE(what, QUIRE_Q4, whole, __VA_ARGS__);                                        \
     } while (0)
 
 static TARGET __attribute__((noinline)) void take_all_keys(const struct quire__tile *t,
@@ -160,6 +163,7 @@ static TARGET __attribute__((noinline)) void take_seen_values(const struct quire
     TAKE(take_values, &t->v, , mask);
 }
 #undef TAKE
+#undef TAKE_DTYPE
 
 /* ---- logits ---- */
 

@@ -175,12 +175,18 @@ FN void copy_values(const struct quire__tile *t, uint32_t dtype, const uint8_t *
             what(t, QUIRE_Q4, at);                                                                 \
     } while (0)
 
+/* Whether rows can be read a vector at a time, none of which is cut off. */
+FN bool is_whole(const struct quire__rows *rows, uint32_t stride)
+{
+    return rows->dim == stride && (rows->scales == NULL || rows->dim % QUANTISED_PERIOD == 0);
+}
+
 /* `few` says that the readers of a row are no more than one register tile: then copying costs more
- * than it saves. Rows of q8 and q4 are always copied. */
+ * than it saves. */
 FN struct quire__rows readable_keys(const struct quire__tile *t, bool few, const uint8_t **at)
 {
     struct quire__rows ready = t->k;
-    bool whole = factor_stride(t->k.dim) == t->k.dim;
+    bool whole = is_whole(&t->k, factor_stride(t->k.dim));
     if (whole && (few || t->k.dtype == STORED_KEYS))
         return ready;
     COPY(copy_keys, &t->k, at);
@@ -194,7 +200,7 @@ FN struct quire__rows readable_keys(const struct quire__tile *t, bool few, const
 FN struct quire__rows readable_values(const struct quire__tile *t, bool few, const uint8_t **at)
 {
     struct quire__rows ready = t->v;
-    bool whole = t->v.dim == t->dim_v;
+    bool whole = is_whole(&t->v, t->dim_v);
     if (whole && (few || (TOGETHER == 1 && t->v.dtype == QUIRE_F32)))
         return ready;
     COPY(copy_values, &t->v, at);

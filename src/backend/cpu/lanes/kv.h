@@ -19,7 +19,7 @@ FN vi q4_codes(const uint8_t *data, uint32_t d, uint32_t dim)
 {
     struct q4_place place = q4_place(d, dim);
 #if LANES == 16
-    if (d + 16 == dim && d % 32 == 0) { /* the last 16 lie in 8 bytes */
+    if (dim % 32 != 0 && d + 16 == dim) { /* the last 16 lie in 8 bytes */
         uint8_t both[16];
         memcpy(both, data + place.byte, 8);
         for (int i = 0; i < 8; i++)

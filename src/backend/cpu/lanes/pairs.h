@@ -7,14 +7,18 @@
 
 enum { PAIR = 2 * LANES }; /* elements of a vector of bfloat16 */
 
-/* LANES elements of a row from d on; unless the row is whole vectors, what lies past its end is 0.
- */
+enum { QUANTISED_PERIOD = 32 }; /* elements of q8 and q4 after which the layout repeats */
+
+/* LANES elements of a row from d on; unless the row is whole vectors, and of q8 and q4 whole
+ * periods, what lies past its end is 0. */
 FN vf part_load(uint32_t dtype, bool whole, const struct quire__rows *rows, uint32_t p, uint32_t d)
 {
     if (!whole && d >= rows->dim)
         return v_zero();
-    if (dtype == QUIRE_Q8 || dtype == QUIRE_Q4)
-        return kv_load(dtype, rows->data[p], rows->scales[p], d, rows->dim);
+    if (dtype == QUIRE_Q8 || dtype == QUIRE_Q4) {
+        uint32_t next = (d / QUANTISED_PERIOD + 1) * QUANTISED_PERIOD;
+        return kv_load(dtype, rows->data[p], rows->scales[p], d, whole ? next : rows->dim);
+    }
     const void *at = element_at(dtype, rows->data[p], d);
     if (whole || d + LANES <= rows->dim)
         return element_load(dtype, at);
