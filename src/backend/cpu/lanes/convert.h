@@ -71,18 +71,4 @@ KERNEL void store_bf16(uint16_t *to, const float *from, size_t n)
     store_elements(QUIRE_BF16, to, from, n);
 }
 
-/* stride is dim rounded up to whole vectors, so the last store ends inside the row. */
-FN void widen_row(uint32_t dtype, float *to, size_t stride, const void *row, uint32_t dim)
-{
-    size_t d = 0;
-    for (; d + LANES <= dim; d += LANES)
-        v_store(to + d, element_load(dtype, element_at(dtype, row, d)));
-    if (d < dim) {
-        v_store(to + d, element_load_part(dtype, element_at(dtype, row, d), dim - d));
-        d += LANES;
-    }
-    for (; d < stride; d += LANES)
-        v_store(to + d, v_zero());
-}
-
 #endif
