@@ -112,10 +112,13 @@ class Peers:
         lines = re.findall(r'^\{.*\}$', out or '', re.M)
         return json.loads(lines[-1])['speed_tg'] if lines else None
 
+    def our_batch(self, prompt, generate, *options):
+        return self.quire_model('--batch', str(BATCH), '--depth', str(prompt), '--prompt', '1',
+                                '--generate', str(generate), *options)
+
     def batches(self, work, prompt, generate, shared=False):
         """One row of BATCH sequences together, after a prompt each or a shared one; its cells."""
-        ours = self.quire_model('--batch', str(BATCH), '--depth', str(prompt), '--prompt', '1',
-                                '--generate', str(generate), *(('--shared',) if shared else ()))
+        ours = self.our_batch(prompt, generate, *(('--shared',) if shared else ()))
         cells = (ours.get('gen_tok_s'), self.llama_batch('on', prompt, generate, shared),
                  self.llama_batch('off', prompt, generate, shared))
         self.add(f'generate, {BATCH} sequences {work}', 'tok/s', *cells)
@@ -130,6 +133,9 @@ class Peers:
         over = self.batches(f'sharing {SHARED}', SHARED, SHARED_GENERATE, shared=True)
         times = [a / o if a and o else None for a, o in zip(alone, over)]
         self.add(f'their step, to one without the {SHARED}', 'x', *times)
+        off = self.our_batch(SHARED, SHARED_GENERATE, '--shared', '--no-cascade').get('gen_tok_s')
+        self.add('their step, to the same with the cascade off', 'x',
+                 off / over[0] if off and over[0] else None, None, None)
 
     def attention(self):
         ring = None

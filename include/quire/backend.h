@@ -331,6 +331,8 @@ struct quire_backend_config {
     uint32_t pin_threads;  /* 1: keep each thread that is started on a processor of its own, counted
                               from the second of the affinity mask; callers' threads go where they
                               like. Default 0 */
+    uint32_t no_cascade;   /* 1: sequences of a step read what they share once each, not once for
+                              all; the same bits, for comparisons. Default 0 */
 };
 
 /* Sets every field of a config to its default.

@@ -20,6 +20,7 @@ struct both {
     struct qt_random random;
     struct qt_stream streams[PG_SEQS];
     uint32_t num_streams;
+    bool no_cascade;
 };
 
 /* ---- random geometries ---- */
@@ -55,6 +56,12 @@ static void both_open(struct both *both, const struct qt_variant *variant, uint3
     config.num_blocks = 3 * PG_SEQS * (max_seq_len / config.block_size + 2);
     config.kv_rotation = qt_below(&both->random, 3);
     config.rollback_max = max_seq_len;
+    if (both->no_cascade) {
+        struct quire_backend_config own;
+        quire_backend_config_init(&own);
+        own.no_cascade = 1;
+        qt_assert_ok(quire_backend_create("cpu", &own, &config.backend, NULL));
+    }
     qt_open_config(&both->env, variant, &both->geometry, &config);
     pg_open(&both->pages, &both->env, page_size, memory, both->random.state);
     for (uint32_t s = 0; s < both->num_streams; s++)
@@ -215,18 +222,17 @@ static void share(struct both *both, uint32_t from, uint32_t to, uint32_t len)
     pg_share(&both->pages, from, to, len);
 }
 
-/* Beyond a split of positions, where the kernels read what is shared once for all. */
-static void test_shared_pages_give_the_bits_of_a_pool(void **state)
+static void check_shared_pages(const struct qt_variant *variant, bool no_cascade)
 {
     static const uint32_t layer_of[] = {0, 1};
     const struct qt_attend how = {.lse = true};
-    struct both both = {.random = {9}, .num_streams = 4};
+    struct both both = {.random = {9}, .num_streams = 4, .no_cascade = no_cascade};
     both.geometry = (struct qt_geometry){
         "shared",
         2,
         2,
         {{&layer_of[0], 1, 4, 2, 16, 32, 0, 0}, {&layer_of[1], 1, 4, 2, 16, 0, 70, 3}}};
-    both_open(&both, *state, 32, PG_EACH, 700);
+    both_open(&both, variant, 32, PG_EACH, 700);
     feed(&both, 0, 600);
     for (uint32_t s = 1; s < 4; s++)
         share(&both, 0, s, s < 3 ? 576 : 512);
@@ -242,6 +248,17 @@ static void test_shared_pages_give_the_bits_of_a_pool(void **state)
         run_step(&both, &batch, &own, &how);
     }
     both_close(&both);
+}
+
+/* Beyond a split of positions, where the kernels read what is shared once for all. */
+static void test_shared_pages_give_the_bits_of_a_pool(void **state)
+{
+    check_shared_pages(*state, false);
+}
+
+static void test_the_cascade_changes_no_bit(void **state)
+{
+    check_shared_pages(*state, true);
 }
 
 /* ---- the bytes ---- */
@@ -366,6 +383,7 @@ int main(void)
     static const struct qt_test tests[] = {
         QT_TEST(test_random_batches_give_the_bits_of_a_pool,
                 QT_ON_CPU | QT_ON_OPAQUE | QT_PAGED | QT_CONTIGUOUS | QT_DTYPES | QT_QUANTISED),
+        QT_TEST(test_the_cascade_changes_no_bit, QT_ON_CPU | QT_PAGED | QT_QUANTISED),
         QT_TEST(test_shared_pages_give_the_bits_of_a_pool,
                 QT_ON_CPU | QT_ON_OPAQUE | QT_PAGED | QT_QUANTISED),
         QT_TEST(test_rows_lie_where_the_header_says,

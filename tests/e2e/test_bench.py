@@ -187,7 +187,9 @@ class Bench(Case):
         self.assertEqual(self.peer_rows('shared'),
                          {'generate, 32 sequences of 1': (600, 200, 200, 3),
                           'generate, 32 sequences sharing 2048': (400, 100, 100, 4),
-                          'their step, to one without the 2048': (1.5, 2, 2, 2 / 1.5)})
+                          'their step, to one without the 2048': (1.5, 2, 2, 2 / 1.5),
+                          'their step, to the same with the cascade off':
+                              (1, None, None, None)})
 
     def test_peers_say_what_fails(self):
         """The other rows are measured all the same, and the status tells."""
@@ -211,7 +213,7 @@ class Bench(Case):
 
     def test_model_shares(self):
         """With --shared the sequences are forks of one; the row has the same form."""
-        for more in ([], ['--shared']):
+        for more in ([], ['--shared'], ['--shared', '--no-cascade']):
             out = self.quire('bench', 'model', '-m', tiny('bench'), '--depth', '40', '--batch', '3',
                              '--prompt', '4', '--generate', '4', '--json', *more)[0]
             row, = json.loads(out)['rows']

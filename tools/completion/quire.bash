@@ -22,7 +22,9 @@ _quire_words()
         words+=" --step-ms --json"
         ;;
     bench) words="model attn linear roof cache evict" ;;
-    "bench model") words="--depth --batch --prompt --generate --runs --shared --json $cache" ;;
+    "bench model")
+        words="--depth --batch --prompt --generate --runs --shared --no-cascade --json $cache"
+        ;;
     "bench attn" | "bench linear") words="--only --svg --threads --runs --quick --json" ;;
     "bench roof") words="--only --threads --runs --quick --json" ;;
     "bench cache") words="--backend --runs --json" ;;

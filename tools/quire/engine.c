@@ -57,6 +57,7 @@ int engine_open_model(struct engine *engine)
     struct quire_backend_config config;
     quire_backend_config_init(&config);
     config.num_threads = engine->options->threads;
+    config.no_cascade = engine->options->no_cascade;
     if (quire_backend_create("cpu", &config, &engine->backend, &error) != QUIRE_OK)
         return cli_fail(&error);
     struct cli_progress progress;

@@ -23,6 +23,7 @@ struct engine_options {
     uint32_t dtypes[2];  /* of K and V */
     uint32_t rotation;   /* enum quire_kv_rotation */
     uint64_t kv_memory;  /* bytes; UINT64_MAX: what the context needs */
+    bool no_cascade;     /* of the backend */
 };
 
 #define ENGINE_OPTIONS_DEFAULT                                                                     \

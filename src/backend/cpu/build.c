@@ -174,7 +174,7 @@ static void put_list(struct quire_plan *plan, uint32_t list)
 static void put_parts(struct quire_plan *plan)
 {
     const struct quire_kv_layer *full = NULL;
-    for (uint32_t k = 0; k < plan->num_kinds && full == NULL; k++) {
+    for (uint32_t k = 0; k < plan->num_kinds && full == NULL && !plan->cpu->no_cascade; k++) {
         const struct quire_kv_layer *layer = &plan->spec.layers[plan->kinds[k]];
         full = layer->window == 0 ? layer : NULL;
     }

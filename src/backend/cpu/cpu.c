@@ -62,6 +62,7 @@ quire_status quire__cpu_create(const struct quire_backend_config *config,
     if (cpu == NULL)
         return quire__fail(error, QUIRE_E_NOMEM, "no memory for the backend cpu");
     cpu->kernels = kernels;
+    cpu->no_cascade = config->no_cascade != 0;
     (void)pthread_mutex_init(&cpu->rows_turn, NULL);
     cpu->scratch = quire__alloc_aligned(64, (size_t)num_threads * QUIRE__SCRATCH_BYTES);
     cpu->host.base = (struct quire_backend){

@@ -13,6 +13,7 @@ struct quire__cpu {
     struct quire__host host; /* first: a pointer to the backend is a pointer to this */
     const struct quire__kernels *kernels;
     struct quire__threads *threads;
+    bool no_cascade;
     uint8_t *scratch; /* [num_threads][QUIRE__SCRATCH_BYTES] */
     void *rows; /* prepared for one linear; only grows. Guarded by rows_turn, as is rows_bytes */
     uint64_t rows_bytes;
