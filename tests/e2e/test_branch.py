@@ -88,7 +88,7 @@ class ChatCase(Case):
 
 class Mirror:
     """What each branch must hold, computed by runs that share nothing."""
-    model, end = MODEL, 2  # <|im_end|>
+    model, ends = MODEL, (0, 2)  # <|endoftext|>, <|im_end|>
     first = '<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n'
     later = '<|im_end|>\n' + first
 
@@ -107,12 +107,12 @@ class Mirror:
         path = self.case.write('whole.json', json.dumps(ids))
         got = json.loads(self.case.quire('run', '-m', self.model, '--ids', path, '-n', str(TOKENS),
                                          '--temp', '0', '--json', *self.arguments)[0])
-        turns.append(ids + [i for i in got['output_ids'] if i != self.end])
+        turns.append(ids + [i for i in got['output_ids'] if i not in self.ends])
         return got['text']
 
 
 class WindowMirror(Mirror):
-    model, end = WINDOWS, 5  # <end_of_turn>
+    model, ends = WINDOWS, (1, 5)  # <eos>, <end_of_turn>
     first = '<bos><start_of_turn>user\n{}<end_of_turn>\n<start_of_turn>model\n'
     later = '<end_of_turn>\n' + first.removeprefix('<bos>')
 
@@ -536,7 +536,7 @@ class Answers(Case):
         """K answers are K runs with their seeds, token for token; some end early."""
         lengths = set()
         for manner in self.MANNERS:
-            arguments = ['-p', self.PROMPT, '-n', '60', '--temp', '2.5', '--top-k', '0', '--min-p',
+            arguments = ['-p', self.PROMPT, '-n', '200', '--temp', '2.5', '--top-k', '0', '--min-p',
                          '0', '--top-p', '1', '--repeat-penalty', '1.1', *manner]
             got = self.run_json(*arguments, '--n', '7', '--seed', '40')
             self.assertEqual(len(got['answers']), 7)

@@ -14,6 +14,23 @@ enum { TOKENS = 70 };
 
 /* ---- the kernels ---- */
 
+/* The sums of a row's blocks are those of what was rounded. */
+static void check_sums(const struct quire__kernels *kernels, const float *x, size_t n,
+                       const float *sums, size_t stride)
+{
+    for (size_t b = 0; b < (n + 31) / 32; b++) {
+        double sum = 0, size = 0, got = (double)sums[b * stride];
+        for (size_t k = 32 * b; k < 32 * b + 32 && k < n; k++) {
+            sum += (double)kt_input(kernels, x[k]);
+            size += fabs((double)x[k]);
+        }
+        if (kernels->products == QUIRE_BF16)
+            assert_true(fabs(got - sum) <= 32 * KT_U * size);
+        else
+            assert_true(isnan(got)); /* as the fixture filled it */
+    }
+}
+
 /* The padding of a prepared row is zero, what lies behind is left alone. */
 static void check_prepare(const struct quire__kernels *kernels)
 {
@@ -24,19 +41,25 @@ static void check_prepare(const struct quire__kernels *kernels)
         size_t n = sizes[i], padded = (n + 31) / 32 * 32, stride = padded + GAP;
         size_t bytes = kernels->x_bytes;
         struct kt_guard x_guard, to = kt_guard_new((ROWS * stride - GAP) * bytes);
+        struct kt_guard sums = kt_guard_new(padded / 32 * (ROWS + 1) * sizeof(float));
         float *x = kt_floats(&x_guard, &random, ROWS * (n + GAP) - GAP, 3);
-        kernels->prepare(&(struct quire__inputs){x, n + GAP, n, ROWS, to.data, stride});
+        x[0] = 0x1.8p-101f; /* 0 where bf16 is multiplied */
+        kernels->prepare(
+            &(struct quire__inputs){x, n + GAP, n, ROWS, to.data, stride, sums.data, ROWS + 1});
         for (size_t j = 0; j < ROWS * stride - GAP; j++) {
             size_t row = j / stride, k = j % stride;
-            float want = k < n ? kt_operand(kernels, x[row * (n + GAP) + k]) : 0.0f;
+            float want = k < n ? kt_input(kernels, x[row * (n + GAP) + k]) : 0.0f;
             uint16_t half = k < n ? f32_to_bf16(want) : 0;
             const void *element = bytes == 2 ? (const void *)&half : (const void *)&want;
             if (k >= padded) /* as the fixture filled it */
                 element = "\xff\xff\xff\xff";
             assert_memory_equal((uint8_t *)to.data + j * bytes, element, bytes);
         }
+        for (size_t row = 0; row < ROWS; row++)
+            check_sums(kernels, x + row * (n + GAP), n, (float *)sums.data + row, ROWS + 1);
         kt_guard_free(&x_guard);
         kt_guard_free(&to);
+        kt_guard_free(&sums);
     }
 }
 
@@ -53,19 +76,23 @@ static void check_linear(const struct quire__kernels *kernels)
         uint32_t blocks = 1 + i * 5 % 13, columns = blocks * 32;
         if (columns % type->elements != 0)
             columns = type->elements;
-        size_t stride = (size_t)columns + 5;
+        size_t stride = (size_t)columns + 5, sums_stride = (tokens + 15) / 16 * 16;
         struct kt_matrix m;
         struct kt_guard x_guard, to = kt_guard_new((tokens * stride - 5) * kernels->x_bytes);
         struct kt_guard y_guard = kt_guard_new((size_t)rows * tokens * 4);
         struct kt_guard alone_guard = kt_guard_new((size_t)rows * 4);
         float *x = kt_floats(&x_guard, &random, (size_t)tokens * columns, 1);
         kt_matrix_new(&m, type, rows, columns, i);
-        kernels->prepare(&(struct quire__inputs){x, columns, columns, tokens, to.data, stride});
+        struct kt_guard sums = kt_guard_new(columns / 32 * sums_stride * sizeof(float));
+        kernels->prepare(&(struct quire__inputs){x, columns, columns, tokens, to.data, stride,
+                                                 sums.data, sums_stride});
         struct quire__linear task = {.panels = &m.panels,
                                      .type = kt_weight_kernels(kernels, m.type),
                                      .num_panels = m.panels.num_panels,
                                      .x = to.data,
                                      .x_stride = stride,
+                                     .x_sums = sums.data,
+                                     .x_sums_stride = sums_stride,
                                      .y = y_guard.data,
                                      .y_stride = rows,
                                      .tokens = tokens,
@@ -74,6 +101,7 @@ static void check_linear(const struct quire__kernels *kernels)
         kt_product_check(kernels, &(struct kt_product){&m, x, y_guard.data, columns, rows, tokens});
         for (uint32_t t = 0; t < tokens; t++) {
             task.x = (uint8_t *)to.data + t * stride * kernels->x_bytes;
+            task.x_sums = (float *)sums.data + t;
             task.y = alone_guard.data;
             task.tokens = 1;
             kernels->linear(&task);
@@ -85,6 +113,7 @@ static void check_linear(const struct quire__kernels *kernels)
         kt_matrix_free(&m);
         kt_guard_free(&x_guard);
         kt_guard_free(&to);
+        kt_guard_free(&sums);
         kt_guard_free(&y_guard);
         kt_guard_free(&alone_guard);
     }

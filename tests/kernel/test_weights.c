@@ -2,8 +2,8 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * What the formats mean comes from outside: hashes of what the Python package gguf decodes from the
- * same bytes (weight_hashes.py made them). The panels must give the same numbers, bit for bit, or
- * what bf16 rounds them to. */
+ * same bytes (weight_hashes.py made them). The panels must give the same numbers, bit for bit; of
+ * types without codes, or what bf16 rounds them to. */
 #include "matrix_fixture.h"
 
 #include <math.h>
@@ -73,19 +73,6 @@ struct stretch {
     uint32_t first_panel, num_panels, first_block, num_blocks;
 };
 
-/* Element `at` of what a level decoded. Products of bf16 take subnormal numbers as zero; Arm keeps
- * them until then. */
-static float decoded_at(const struct quire__kernels *kernels, const void *decoded, size_t at)
-{
-    uint16_t half;
-    if (kernels->products != QUIRE_BF16)
-        return ((const float *)decoded)[at];
-    memcpy(&half, (const uint8_t *)decoded + 2 * at, sizeof half);
-    if ((half & 0x7f80u) == 0)
-        half &= 0x8000u;
-    return (float)qt_load(QUIRE_BF16, &half);
-}
-
 /* Bit for bit, but for the sign and payload of NaN. */
 static bool same_number(float a, float b)
 {
@@ -95,18 +82,29 @@ static bool same_number(float a, float b)
     return x == y || (isnan(a) && isnan(b));
 }
 
-/* Every weight of a stretch, in the order of steps. Padding is a number that is no trap: 0. */
-static void check_stretch(const struct quire__kernels *kernels, const struct kt_matrix *m,
-                          const struct stretch *s, const void *decoded)
+/* What a level multiplies instead of a weight of the file. */
+static float wanted(const struct quire__kernels *kernels, const struct kt_matrix *m, float weight)
 {
-    for (uint64_t i = 0; i < (uint64_t)s->num_panels * s->num_blocks * QUIRE__BLOCK_WEIGHTS; i++) {
-        uint64_t panel = i / QUIRE__BLOCK_WEIGHTS / s->num_blocks;
-        uint64_t block = i / QUIRE__BLOCK_WEIGHTS % s->num_blocks, at = i % QUIRE__BLOCK_WEIGHTS;
-        uint64_t row = (s->first_panel + panel) * QUIRE__PANEL_ROWS + at % 32 / 2;
-        uint64_t column = (s->first_block + block) * QUIRE__BLOCK_COLUMNS + at / 32 * 2 + at % 2;
+    return m->panels.scaling == QUIRE__PLAIN ? kt_operand(kernels, weight) : weight;
+}
+
+static bool has_addend(const struct quire__kernels *kernels, const struct kt_matrix *m)
+{
+    return kernels->products == QUIRE_BF16 &&
+           (m->panels.scaling == QUIRE__OFFSET || m->panels.scaling == QUIRE__SUPER);
+}
+
+/* Every weight of a decoded block. Padding is a number that is no trap: 0, and so are its lines. */
+static void check_block(const struct quire__kernels *kernels, const struct kt_matrix *m,
+                        uint64_t panel, uint64_t block, const void *decoded)
+{
+    for (uint32_t i = 0; i < QUIRE__BLOCK_WEIGHTS; i++) {
+        uint32_t r = i / QUIRE__BLOCK_COLUMNS, k = i % QUIRE__BLOCK_COLUMNS;
+        uint64_t row = panel * QUIRE__PANEL_ROWS + r, column = block * QUIRE__BLOCK_COLUMNS + k;
         bool inside = row < m->rows && column < m->columns;
-        float want = inside ? kt_operand(kernels, m->weights[row * m->columns + column]) : 0.0f;
-        float got = decoded_at(kernels, decoded, i);
+        float want = inside ? wanted(kernels, m, m->weights[row * m->columns + column]) : 0.0f;
+        struct kt_weight w = kt_decoded(kernels, &m->panels, decoded, r, k);
+        float got = has_addend(kernels, m) ? fmaf(w.d, w.q, w.m) : w.d * w.q;
         if (inside ? !same_number(got, want) : got != 0.0f)
             fail_msg("%s at level %s: row %llu column %llu of %llu x %llu is %a, not %a",
                      quire_weight_name(m->type), kernels->level, (unsigned long long)row,
@@ -118,17 +116,14 @@ static void check_stretch(const struct quire__kernels *kernels, const struct kt_
 static void decode_and_check(const struct quire__kernels *kernels, const struct kt_matrix *m,
                              const struct stretch *s)
 {
-    size_t weights = (size_t)s->num_panels * s->num_blocks * QUIRE__BLOCK_WEIGHTS;
-    struct kt_guard to = kt_guard_new(weights * kernels->x_bytes);
-    uint8_t *next = to.data;
+    size_t bytes = kt_decoded_bytes(kernels, &m->panels);
+    struct kt_guard to = kt_guard_new(s->num_blocks * bytes);
     for (uint32_t p = s->first_panel; p < s->first_panel + s->num_panels; p++) {
-        for (uint32_t b = s->first_block; b < s->first_block + s->num_blocks; b++) {
-            struct quire__block from = quire__block_at(&m->panels, p, b);
-            kt_weight_kernels(kernels, m->type)->decode(next, &from);
-            next += QUIRE__BLOCK_WEIGHTS * kernels->x_bytes;
-        }
+        kt_weight_kernels(kernels, m->type)
+            ->decode(to.data, &m->panels, p, s->first_block, s->num_blocks);
+        for (uint32_t b = 0; b < s->num_blocks; b++)
+            check_block(kernels, m, p, s->first_block + b, (uint8_t *)to.data + b * bytes);
     }
-    check_stretch(kernels, m, s, to.data);
     kt_guard_free(&to);
 }
 

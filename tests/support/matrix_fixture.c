@@ -102,30 +102,112 @@ float kt_operand(const struct quire__kernels *kernels, float x)
     return fabsf(x) < FLT_MIN ? copysignf(0.0f, x) : rounded;
 }
 
-/* Products of bf16 are exact in f32. n products and their sum, in any order, are off by at most
- * n u sum |terms| (N. J. Higham, Accuracy and Stability of Numerical Algorithms, section 3.1); one
- * more addition joins the two sums of a row. The instructions for bf16 flush subnormal sums: each
- * of n additions may lose what is below the smallest normal number. */
+float kt_input(const struct quire__kernels *kernels, float x)
+{
+    return kernels->products == QUIRE_BF16 && fabsf(x) < 0x1p-100f ? 0.0f : kt_operand(kernels, x);
+}
+
+/* Whether the level multiplies whole numbers, and scales sums of them. */
+static bool is_scaled(const struct quire__kernels *kernels, const struct quire__panels *panels)
+{
+    return kernels->products == QUIRE_BF16 && panels->scaling != QUIRE__PLAIN;
+}
+
+size_t kt_decoded_bytes(const struct quire__kernels *kernels, const struct quire__panels *panels)
+{
+    size_t elements = (size_t)QUIRE__BLOCK_WEIGHTS * kernels->x_bytes;
+    return elements + (is_scaled(kernels, panels) ? 2 * QUIRE__PANEL_ROWS * sizeof(float) : 0);
+}
+
+struct kt_weight kt_decoded(const struct quire__kernels *kernels,
+                            const struct quire__panels *panels, const void *decoded, uint32_t r,
+                            uint32_t k)
+{
+    size_t at = (size_t)k / 2 * QUIRE__STEP_WEIGHTS + 2 * r + k % 2;
+    struct kt_weight w = {.d = 1, .m = 0};
+    float lines[2][QUIRE__PANEL_ROWS];
+    uint16_t half;
+    if (kernels->products != QUIRE_BF16) {
+        w.q = ((const float *)decoded)[at];
+        return w;
+    }
+    memcpy(&half, (const uint8_t *)decoded + 2 * at, sizeof half);
+    if ((half & 0x7f80u) == 0) /* Arm keeps subnormal numbers; products take them as zero */
+        half &= 0x8000u;
+    w.q = (float)qt_load(QUIRE_BF16, &half);
+    if (!is_scaled(kernels, panels))
+        return w;
+    memcpy(lines, (const uint8_t *)decoded + 2 * QUIRE__BLOCK_WEIGHTS, sizeof lines);
+    w.d = lines[panels->scaling == QUIRE__SUPER_16 && k >= QUIRE__BLOCK_COLUMNS / 2][r];
+    if (panels->scaling == QUIRE__OFFSET || panels->scaling == QUIRE__SUPER)
+        w.m = lines[1][r];
+    return w;
+}
+
+/* The weights of a matrix as the level has them, and the sizes of what each adds up. */
+struct operands {
+    double *w, *size; /* [rows][columns] */
+};
+
+static struct operands operands_of(const struct quire__kernels *kernels, const struct kt_matrix *m)
+{
+    struct operands o = {qt_alloc(m->rows * m->columns * sizeof(double)),
+                         qt_alloc(m->rows * m->columns * sizeof(double))};
+    void *block = qt_alloc(kt_decoded_bytes(kernels, &m->panels));
+    for (uint64_t i = 0; i < (uint64_t)m->panels.num_panels * m->panels.blocks; i++) {
+        uint32_t panel = (uint32_t)(i / m->panels.blocks), b = (uint32_t)(i % m->panels.blocks);
+        kt_weight_kernels(kernels, m->type)->decode(block, &m->panels, panel, b, 1);
+        for (uint32_t j = 0; j < QUIRE__BLOCK_WEIGHTS; j++) {
+            uint32_t r = j / QUIRE__BLOCK_COLUMNS, k = j % QUIRE__BLOCK_COLUMNS;
+            uint64_t row = (uint64_t)panel * QUIRE__PANEL_ROWS + r;
+            uint64_t column = (uint64_t)b * QUIRE__BLOCK_COLUMNS + k;
+            if (row >= m->rows || column >= m->columns)
+                continue;
+            struct kt_weight w = kt_decoded(kernels, &m->panels, block, r, k);
+            double scaled = (double)w.d * (double)w.q, added = (double)w.m;
+            o.w[row * m->columns + column] = scaled + added;
+            o.size[row * m->columns + column] = fabs(scaled) + fabs(added);
+        }
+    }
+    qt_free(block);
+    return o;
+}
+
+/* Additions and roundings that a product may go through. n products and their sum, in any order,
+ * are off by at most n u sum |terms| (N. J. Higham, Accuracy and Stability of Numerical Algorithms,
+ * section 3.1); products of bf16 are exact in f32. One more addition joins the two sums of a row.
+ * Scaled: 32 of a block and one that joins its two sums, or 32 of its x, then two multiply-adds of
+ * each part of a block. */
+static double roundings(const struct quire__kernels *kernels, const struct kt_matrix *m)
+{
+    if (!is_scaled(kernels, &m->panels))
+        return (double)m->columns + 1;
+    return 34 + 2 * (double)m->panels.blocks * (m->panels.scaling == QUIRE__SUPER_16 ? 2 : 1);
+}
+
+/* The instructions for bf16 flush subnormal sums: each of n additions may lose what is below the
+ * smallest normal number. */
 void kt_product_check(const struct quire__kernels *kernels, const struct kt_product *p)
 {
     const struct kt_matrix *m = p->m;
-    double n = (double)m->columns + 1,
+    struct operands o = operands_of(kernels, m);
+    double n = roundings(kernels, m),
            lost = kernels->products == QUIRE_BF16 ? 2 * n * (double)FLT_MIN : 0;
-    for (uint64_t t = 0; t < p->tokens; t++) {
-        for (uint64_t r = 0; r < m->rows; r++) {
-            double sum = 0, size = 0;
-            for (uint64_t k = 0; k < m->columns; k++) {
-                double w = (double)kt_operand(kernels, m->weights[r * m->columns + k]);
-                double z = w * (double)kt_operand(kernels, p->x[t * p->x_stride + k]);
-                sum += z;
-                size += fabs(z);
-            }
-            double got = (double)p->y[t * p->y_stride + r];
-            if (!(fabs(got - sum) <= n * KT_U * size + lost))
-                fail_msg("%s at level %s: token %llu row %llu of %llu x %llu is %.9g, not %.9g",
-                         quire_weight_name(m->type), kernels->level, (unsigned long long)t,
-                         (unsigned long long)r, (unsigned long long)m->rows,
-                         (unsigned long long)m->columns, got, sum);
+    for (uint64_t i = 0; i < p->tokens * m->rows; i++) {
+        uint64_t t = i / m->rows, r = i % m->rows;
+        double sum = 0, size = 0;
+        for (uint64_t k = 0; k < m->columns; k++) {
+            double x = (double)kt_input(kernels, p->x[t * p->x_stride + k]);
+            sum += o.w[r * m->columns + k] * x;
+            size += o.size[r * m->columns + k] * fabs(x);
         }
+        double got = (double)p->y[t * p->y_stride + r];
+        if (!(fabs(got - sum) <= n * KT_U * size + lost))
+            fail_msg("%s at level %s: token %llu row %llu of %llu x %llu is %.9g, not %.9g",
+                     quire_weight_name(m->type), kernels->level, (unsigned long long)t,
+                     (unsigned long long)r, (unsigned long long)m->rows,
+                     (unsigned long long)m->columns, got, sum);
     }
+    qt_free(o.w);
+    qt_free(o.size);
 }

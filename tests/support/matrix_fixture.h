@@ -32,8 +32,22 @@ void kt_matrix_free(struct kt_matrix *m);
 /* The level's kernels of that type. */
 const struct quire__weight_kernels *kt_weight_kernels(const struct quire__kernels *kernels,
                                                       uint32_t type);
-/* x as the level multiplies it: rounded to bf16, subnormal numbers to zero, or as it is. */
+/* An element of a weight as the level multiplies it: rounded to bf16, subnormal numbers to zero, or
+ * as it is. */
 float kt_operand(const struct quire__kernels *kernels, float x);
+/* The same of x. */
+float kt_input(const struct quire__kernels *kernels, float x);
+
+/* A weight is d q + m. Levels that multiply f32, and types without codes, have q alone. */
+struct kt_weight {
+    float q, d, m;
+};
+/* The weight of row r of the panel and column k of the block, of what `decode` made of a block. */
+struct kt_weight kt_decoded(const struct quire__kernels *kernels,
+                            const struct quire__panels *panels, const void *decoded, uint32_t r,
+                            uint32_t k);
+/* What `decode` makes of a block. */
+size_t kt_decoded_bytes(const struct quire__kernels *kernels, const struct quire__panels *panels);
 
 /* Asserts y [tokens, rows] = x [tokens, columns] times the matrix, within what the arithmetic of
  * the level may do to each sum. Strides in elements. */

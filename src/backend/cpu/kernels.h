@@ -74,19 +74,20 @@ static inline size_t quire__tile_scratch(uint32_t dim, uint32_t dim_v)
     return quire__queries_bytes(QUIRE__TILE, dim > dim_v ? dim : dim_v) + (size_t)QUIRE__TILE * 96;
 }
 
-/* The scratch of a thread that multiplies: a stretch of decoded panels, then the sums of their
- * products. Half of the smallest L2 that a level meets is 512 KiB. */
+/* The scratch of a thread that multiplies: a stretch of decoded panels, the sums of panels whose
+ * other stretches are still to come, and products that are still to be scaled. */
 enum {
-    QUIRE__TOKENS_MAX = 512,   /* of one `linear` */
-    QUIRE__GROUP = 4,          /* panels that are multiplied together */
-    QUIRE__SUMS_OF_PANEL = 32, /* of a token: at most a row's even columns and its odd ones */
-    QUIRE__DECODED_BYTES = 256 << 10,
-    QUIRE__SUMS_BYTES = QUIRE__TOKENS_MAX * QUIRE__GROUP * QUIRE__SUMS_OF_PANEL * 4,
-    QUIRE__SCRATCH_BYTES = QUIRE__DECODED_BYTES + QUIRE__SUMS_BYTES,
+    QUIRE__TOKENS_MAX = 512, /* of one `linear` */
+    QUIRE__GROUP = 4,        /* panels that are multiplied together */
+    QUIRE__DECODED_BYTES = 64 << 10,
+    QUIRE__SUMS_BYTES = 512 << 10,
+    QUIRE__DOTS_BYTES = 4 << 10,
+    QUIRE__SCRATCH_BYTES = QUIRE__DECODED_BYTES + QUIRE__SUMS_BYTES + QUIRE__DOTS_BYTES,
 };
 
-/* Decodes one block. */
-typedef void quire__decode_fn(void *to, const struct quire__block *from);
+/* Decodes some blocks of a panel, from one on. */
+typedef void quire__decode_fn(void *to, const struct quire__panels *panels, uint32_t panel,
+                              uint32_t block, uint32_t blocks);
 
 struct quire__weight_kernels;
 
@@ -95,8 +96,10 @@ struct quire__linear {
     const struct quire__panels *panels;
     const struct quire__weight_kernels *type; /* the level's, for the type of the panels */
     uint32_t first_panel, num_panels;
-    const void *x;   /* prepared rows: whole blocks, of f32, or of bf16 where the level rounds */
-    size_t x_stride; /* elements */
+    const void *x;       /* prepared rows */
+    size_t x_stride;     /* elements */
+    const float *x_sums; /* [blocks][tokens] sums of the rows' blocks, where the level rounds */
+    size_t x_sums_stride;
     float *y;        /* of the matrix's row 0 */
     size_t y_stride; /* elements */
     uint32_t tokens; /* 1 .. QUIRE__TOKENS_MAX */
@@ -111,6 +114,8 @@ struct quire__inputs {
     uint32_t rows;
     void *to;
     size_t to_stride; /* at least columns, rounded up to a block */
+    float *sums;      /* [blocks][rows] of the level's that rounds */
+    size_t sums_stride;
 };
 
 /* clang-format off */
@@ -132,8 +137,9 @@ struct quire__inputs {
  * finish           out = sums / sum, or 0 where sum is 0; *sink, if not NULL, joins the sum as one
  *                  more logit; *lse, if not NULL, becomes the log of the whole denominator. Zeros
  *                  are positive
- * prepare          rows of x as `linear` takes them: padded with zeros to whole blocks and, at the
- *                  levels that multiply bf16, rounded to nearest even
+ * prepare          rows of x as `linear` takes them: padded with zeros to whole blocks. The levels
+ *                  that multiply bf16 take x below 2^-100 as 0, round it to nearest even, and add
+ *                  up each block of a row
  * linear           y = x w': the products of a row and a token are summed in one order, whatever
  *                  the number of tokens; NaN and infinity stay in their token's row of y
  * norm, rotary_*, silu, gelu, add, scale, argmax
@@ -147,8 +153,10 @@ struct quire__inputs {
  *                  multiply them as f32 does what peak_f32 does
  *
  * and for each weight type
- * decode           one block in the order of steps, as f32, or rounded to bf16 where the level
- *                  multiplies that; the formulas stand in ref/weights.h
+ * decode           blocks in the order of steps, as f32; the formulas stand in ref/weights.h.
+ *                  Where the level multiplies bf16, elements rounded to it or, of types with codes,
+ *                  the codes' whole numbers, then d [16] and m [16] of the rows, or d [2][16] of
+ *                  both halves, as f32
  * lone             what `linear` does for one token, without a decoded copy. NULL at levels whose
  *                  products need one */
 /* clang-format on */

@@ -15,7 +15,8 @@ enum {
     PACK_BYTES_MIN = 64 * 1024,       /* of a unit of packing */
     PREPARE_ROWS = 16,
     EMBED_ROWS = 16,
-    X_PADDING = 64, /* bytes after a prepared row, so that rows do not share sets of a cache */
+    SUMS_TOGETHER = 16, /* of a block of x: a line of a cache */
+    X_PADDING = 64,     /* bytes after a prepared row, so that rows do not share sets of a cache */
 };
 
 struct quire_weight {
@@ -46,12 +47,19 @@ static uint64_t prepared_stride(const struct quire__cpu *cpu, uint64_t columns)
     return quire__round_up(columns, QUIRE__BLOCK_COLUMNS) + X_PADDING / cpu->kernels->x_bytes;
 }
 
+/* Where the sums of the prepared rows' blocks lie, after the rows. */
+static uint64_t prepared_bytes(const struct quire__cpu *cpu, uint64_t columns)
+{
+    return prepared_stride(cpu, columns) * cpu->kernels->x_bytes * QUIRE__TOKENS_MAX;
+}
+
 /* Makes room for the prepared rows of a matrix with that many columns. */
 static quire_status grow_rows(struct quire__cpu *cpu, uint64_t columns)
 {
     if (!is_prepared(cpu, columns))
         return QUIRE_OK;
-    uint64_t bytes = prepared_stride(cpu, columns) * cpu->kernels->x_bytes * QUIRE__TOKENS_MAX;
+    uint64_t blocks = quire__ceil_div(columns, QUIRE__BLOCK_COLUMNS);
+    uint64_t bytes = prepared_bytes(cpu, columns) + blocks * QUIRE__TOKENS_MAX * sizeof(float);
     quire_status status = QUIRE_OK;
     (void)pthread_mutex_lock(&cpu->rows_turn);
     if (bytes > cpu->rows_bytes) {
@@ -154,6 +162,18 @@ struct job {
     uint32_t panels_per_unit;
 };
 
+/* [blocks][sums_stride] of a job. */
+static float *sums_of(const struct job *job)
+{
+    uint64_t after = prepared_bytes(job->cpu, job->weight->panels.columns);
+    return (float *)(void *)((uint8_t *)job->cpu->rows + after);
+}
+
+static uint64_t sums_stride(const struct job *job)
+{
+    return quire__round_up(job->tokens, SUMS_TOGETHER);
+}
+
 static uint32_t lesser(uint64_t a, uint64_t b)
 {
     return (uint32_t)(a < b ? a : b);
@@ -173,6 +193,8 @@ static void prepare_unit(void *argument, uint32_t unit, uint32_t thread)
         .rows = lesser(job->tokens - first, PREPARE_ROWS),
         .to = (uint8_t *)job->cpu->rows + first * stride * kernels->x_bytes,
         .to_stride = stride,
+        .sums = sums_of(job) + first,
+        .sums_stride = sums_stride(job),
     });
 }
 
@@ -182,7 +204,7 @@ static void linear_unit(void *argument, uint32_t unit, uint32_t thread)
     const struct quire_weight *weight = job->weight;
     bool prepared = is_prepared(job->cpu, weight->panels.columns);
     uint32_t first = unit * job->panels_per_unit;
-    job->cpu->kernels->linear(&(struct quire__linear){
+    struct quire__linear task = {
         .panels = &weight->panels,
         .type = weight->type,
         .first_panel = first,
@@ -193,7 +215,12 @@ static void linear_unit(void *argument, uint32_t unit, uint32_t thread)
         .y_stride = job->y.stride[0],
         .tokens = job->tokens,
         .scratch = job->cpu->scratch + (size_t)thread * QUIRE__SCRATCH_BYTES,
-    });
+    };
+    if (prepared) {
+        task.x_sums = sums_of(job);
+        task.x_sums_stride = sums_stride(job);
+    }
+    job->cpu->kernels->linear(&task);
 }
 
 /* Few tokens: as few units as keep all threads reading. Many: enough that threads end together. */

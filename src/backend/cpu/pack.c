@@ -203,21 +203,24 @@ static size_t step_order(uint32_t row, size_t k)
     return k / 2 * QUIRE__STEP_WEIGHTS + 2 * row + k % 2;
 }
 
-/* The word with the weights of half a block whose columns are even, or odd. */
-static uint8_t *nibbles_at(const struct place *place, uint32_t half, uint32_t parity)
+/* The word with weight k of a row's part of a block; its nibble is that of the step, mod 4. */
+static uint8_t *nibbles_at(const struct place *place, uint32_t k)
 {
-    return place->codes + 128 * half + 4 * (2 * place->row + parity);
+    return place->codes + 64 * (k / 8) + 2 * (2 * place->row + k % 2);
+}
+
+static uint32_t nibble_shift(uint32_t k)
+{
+    return k / 2 % 4 * 4;
 }
 
 static void put_nibbles(const struct place *place, const uint8_t *q)
 {
-    for (uint32_t half = 0; half < 2; half++) {
-        for (uint32_t parity = 0; parity < 2; parity++) {
-            uint32_t word = 0;
-            for (uint32_t j = 0; j < 8; j++)
-                word |= (uint32_t)q[16 * half + 2 * j + parity] << (4 * j);
-            memcpy(nibbles_at(place, half, parity), &word, sizeof word);
-        }
+    for (uint32_t k = 0; k < QUIRE__BLOCK_COLUMNS; k++) {
+        uint8_t *at = nibbles_at(place, k);
+        uint32_t others = nibble_shift(k) == 0 ? 0 : u16_at(at);
+        uint16_t word = (uint16_t)(others | (uint32_t)q[k] << nibble_shift(k));
+        memcpy(at, &word, sizeof word);
     }
 }
 
@@ -305,8 +308,7 @@ static int code_of(const struct quire__panels *panels, const struct place *place
 {
     if (panels->codes == QUIRE__BYTES)
         return (int8_t)place->codes[step_order(place->row, k)];
-    uint32_t word = u32_at(nibbles_at(place, k / 16, k % 2));
-    int q = (int)(word >> (k % 16 / 2 * 4) & 15);
+    int q = u16_at(nibbles_at(place, k)) >> nibble_shift(k) & 15;
     return panels->scaling == QUIRE__SCALED ? q - 8 : q;
 }
 

@@ -8,9 +8,9 @@
  *     scales [blocks]   [16 rows], twice where there are offsets or halves
  *     supers [blocks/8] [16 rows] f16, twice where there are offsets
  *
- * NIBBLES of a block are 4 x 16 words of 32 bits: word i of vector 2 h + v has, for the steps 8 h
- * to 8 h + 8 in its 8 nibbles, the weight 16 v + i of the step. So a shift brings the 16 weights of
- * half a step to the bottom of 16 lanes. BYTES, and the types without codes, are as the steps are.
+ * NIBBLES of a block are 4 x 32 words of 16 bits: word i of part u has, for the steps 4 u to
+ * 4 u + 4 in its 4 nibbles, the weight i of the step. So a shift brings the weights of a step to
+ * the bottom of 32 lanes. BYTES, and the types without codes, are as the steps are.
  *
  * Rows past the last one and columns past the last one are 0. */
 #ifndef QUIRE_BACKEND_CPU_PANELS_H

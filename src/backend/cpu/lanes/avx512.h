@@ -100,4 +100,21 @@ FN vf v_look_up(vf table, vi index)
     return (vf)_mm512_permutexvar_ps((__m512i)index, (__m512)table);
 }
 
+/* Entry i mod 32 of a table. */
+FN vw v_look_up_words(vw table, vw index)
+{
+    return (vw)_mm512_permutexvar_epi16((__m512i)index, (__m512i)table);
+}
+
+/* Entry i mod 64 of a table in two parts. */
+FN vw v_look_up_words2(vw lower, vw upper, vw index)
+{
+    return (vw)_mm512_permutex2var_epi16((__m512i)lower, (__m512i)index, (__m512i)upper);
+}
+
+FN vw v_words_from_u8(const uint8_t *p)
+{
+    return (vw)_mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i *)(const void *)p));
+}
+
 #endif

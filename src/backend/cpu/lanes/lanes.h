@@ -6,7 +6,7 @@
  *   v_set1  v_fma  v_max  v_if_less  v_if_bits  v_keep_nan  v_sum4
  *   v_from_f16  v_from_u16  v_from_u8  v_from_i8  v_to_f16  v_to_u16
  *   v_low_halves  v_high_halves  v_interleave_low  v_interleave_high  v_even  v_odd
- *   v_look_up                         with lanes of 16
+ *   v_look_up  v_look_up_words  v_look_up_words2  v_words_from_u8      with lanes of 16
  *   v_dot2  v_pack2 and the tiles     products.h
  *   DOT_TOKENS and the like           register tiles
  *
@@ -39,6 +39,7 @@
 typedef float vf __attribute__((vector_size(4 * LANES)));
 typedef int32_t vi __attribute__((vector_size(4 * LANES)));
 typedef uint32_t vu __attribute__((vector_size(4 * LANES)));
+typedef uint16_t vw __attribute__((vector_size(4 * LANES)));
 typedef float vf_any __attribute__((vector_size(4 * LANES), aligned(1), may_alias));
 typedef float v4 __attribute__((vector_size(16)));
 typedef float v8 __attribute__((vector_size(32)));

@@ -58,4 +58,30 @@ FN vf v_look_up(vf table, vi index)
     return y;
 }
 
+/* Entry i mod 32 of a table. */
+FN vw v_look_up_words(vw table, vw index)
+{
+    vw y;
+    for (int i = 0; i < 2 * LANES; i++)
+        y[i] = table[index[i] & 31];
+    return y;
+}
+
+/* Entry i mod 64 of a table in two parts. */
+FN vw v_look_up_words2(vw lower, vw upper, vw index)
+{
+    vw y;
+    for (int i = 0; i < 2 * LANES; i++)
+        y[i] = (index[i] & 32 ? upper : lower)[index[i] & 31];
+    return y;
+}
+
+FN vw v_words_from_u8(const uint8_t *p)
+{
+    vw y;
+    for (int i = 0; i < 2 * LANES; i++)
+        y[i] = p[i];
+    return y;
+}
+
 #endif

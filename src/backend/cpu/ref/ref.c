@@ -254,10 +254,20 @@ static void prepare(const struct quire__inputs *rows)
     }
 }
 
+static void decode_blocks(float *to, const struct quire__panels *panels, uint32_t panel,
+                          uint32_t block, uint32_t blocks)
+{
+    for (uint32_t b = block; b < block + blocks; b++, to += QUIRE__BLOCK_WEIGHTS) {
+        struct quire__block from = quire__block_at(panels, panel, b);
+        quire__block_decode(&from, panels->type, to);
+    }
+}
+
 #define DECODE(name, codes, scaling)                                                               \
-    static void decode_##name(void *to, const struct quire__block *from)                           \
+    static void decode_##name(void *to, const struct quire__panels *panels, uint32_t panel,        \
+                              uint32_t block, uint32_t blocks)                                     \
     {                                                                                              \
-        quire__block_decode(from, QUIRE_W_##name, to);                                             \
+        decode_blocks(to, panels, panel, block, blocks);                                           \
     }
 QUIRE__FORMAT_LIST(DECODE)
 #undef DECODE
@@ -285,8 +295,7 @@ static void linear(const struct quire__linear *t)
                 t->y[i * t->y_stride + r] = 0.0f;
         }
         for (uint32_t b = 0; b < t->panels->blocks; b++) {
-            struct quire__block from = quire__block_at(t->panels, p, b);
-            t->type->decode(t->scratch, &from);
+            t->type->decode(t->scratch, t->panels, p, b, 1);
             add_block(t, t->scratch, p, b);
         }
     }
