@@ -101,6 +101,7 @@ static inline uint16_t f32_to_bf16(float x)
 #define EXP_C5     0x1.1239e2p-7f
 #define EXP_C6     0x1.6a2434p-10f
 #define EXP_LOW    -87.33f
+#define EXP_UNDER  -0x1.5d51ee0000000p+6f /* the number below EXP_LOW */
 #define EXP_HIGH   88.7228f
 
 /* gelu(x) = x / (1 + exp(-2u)), u = sqrt(2/pi) (x + 0.044715 x^3): the tanh form, since

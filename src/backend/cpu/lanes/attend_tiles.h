@@ -337,13 +337,13 @@ FN vf weigh(const struct tile_work *work, vf base, uint32_t w)
         const float *logits = work->logits + (size_t)step * PAIR * w;
         UNROLL
         for (uint32_t i = 0; i < w; i++) {
-            low[i] = v_exp(v_load(logits + i * SIDE) - base);
+            low[i] = v_exp_down(v_load(logits + i * SIDE) - base);
             sums[i] += low[i];
         }
         turn_square(low, w);
         UNROLL
         for (uint32_t i = 0; i < w; i++) {
-            high[i] = v_exp(v_load(logits + (w + i) * SIDE) - base);
+            high[i] = v_exp_down(v_load(logits + (w + i) * SIDE) - base);
             sums[i] += high[i];
         }
         turn_square(high, w);

@@ -19,8 +19,8 @@ FN float v_largest(vf a)
 }
 
 /* The method and constants stand in scalar.h. Error: rounding of the last three additions, at most
- * 1 unit of the last place with fma and 2 without. */
-FN vf v_exp(vf x)
+ * 1 unit of the last place with fma and 2 without. Of x in EXP_LOW .. EXP_HIGH. */
+FN vf exp_inside(vf x)
 {
     vf t = v_fma(x, v_set1(EXP_LOG2E), v_set1(EXP_MAGIC));
     vf n = t - EXP_MAGIC;
@@ -31,10 +31,21 @@ FN vf v_exp(vf x)
     q = v_fma(q, r, v_set1(EXP_C3));
     q = v_fma(q, r, v_set1(EXP_C2));
     vf y = v_fma(q * r, r, r) + 1.0f;
-    y = (vf)((vu)y + ((vu)t << 23));
+    return (vf)((vu)y + ((vu)t << 23));
+}
+
+FN vf v_exp(vf x)
+{
+    vf y = exp_inside(x);
     y = v_if_less(x, v_set1(EXP_LOW), v_zero(), y);
     y = v_if_less(v_set1(EXP_HIGH), x, v_set1(INFINITY), y);
     return v_keep_nan(x, y);
+}
+
+/* The bits of v_exp where no x is over 0; v_max(0, x) is 0, or x where that is NaN. */
+FN vf v_exp_down(vf x)
+{
+    return v_if_less(v_set1(EXP_UNDER), x, exp_inside(x), v_max(v_zero(), x));
 }
 
 FN float exp_one(float x)

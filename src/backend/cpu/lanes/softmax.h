@@ -47,7 +47,7 @@ FN void softmax_row(const struct quire__tile *tile, uint32_t r)
     vf base = v_set1(finite_max(max));
     UNROLL
     for (int j = 0; j < TILE_VECTORS; j++) {
-        x[j] = v_exp(x[j] - base);
+        x[j] = v_exp_down(x[j] - base);
         v_store(s + j * LANES, x[j]);
     }
     UNROLL
