@@ -4,6 +4,7 @@
 #define QUIRE_BACKEND_CPU_LANES_AHEAD_H
 
 enum {
+    NEAR_BYTES = 1024,
     AHEAD_BYTES = 4096, /* more has left the cache again before it is read */
     ASKING_ROWS = 32,   /* more queries work on a tile for longer than its loading takes */
 };
@@ -28,6 +29,10 @@ FN void ask_ahead(const struct quire__rows *rows, const struct quire__rows *then
         return;
     for (uint32_t i = 0; i < rows->row_bytes; i += 64)
         __builtin_prefetch(rows->data[at] + i, 0, 1);
+    uint32_t back = (AHEAD_BYTES - NEAR_BYTES) / rows->row_bytes;
+    if (at >= back)
+        for (uint32_t i = 0; i < rows->row_bytes; i += 64)
+            __builtin_prefetch(rows->data[at - back] + i, 0, 3);
     if (rows->scales != NULL)
         __builtin_prefetch(rows->scales[at], 0, 1);
 }
