@@ -205,6 +205,7 @@ struct cut {
     struct quire_plan *plan;
     struct quire__class *class;
     uint32_t group;  /* query heads of a K/V head */
+    uint32_t rows;   /* of a unit at most */
     uint32_t chunk;  /* tokens of a unit at most */
     uint32_t divide; /* the heads that a unit could have, by this */
     bool scarce;
@@ -215,9 +216,15 @@ static uint32_t heads_of(const struct cut *cut, uint32_t num_tokens)
     uint32_t most = cut->class->num_kv_heads;
     uint32_t rows = num_tokens * cut->group;
     QUIRE_CHECK(rows != 0);
-    uint32_t fit = QUIRE__UNIT_ROWS / rows;
+    uint32_t fit = cut->rows / rows;
     uint32_t heads = (fit < most ? fit : most) / cut->divide;
     return heads > 0 ? heads : 1;
+}
+
+/* Tokens of a unit of n tokens, so that its units are about alike. */
+static uint32_t chunk_of(const struct cut *cut, uint32_t n)
+{
+    return n <= cut->chunk ? n : (uint32_t)quire__ceil_div(n, quire__ceil_div(n, cut->chunk));
 }
 
 static struct quire__splits splits_of(const struct cut *cut, uint32_t token, uint32_t num_tokens)
@@ -237,7 +244,7 @@ static uint64_t count_units(const struct cut *cut, bool split)
     const struct quire_plan *plan = cut->plan;
     uint64_t units = 0;
     for (uint32_t i = 0; i < plan->num_parts; i++) {
-        uint32_t n = plan->parts[i].n_new, most = n < cut->chunk ? n : cut->chunk;
+        uint32_t n = plan->parts[i].n_new, most = chunk_of(cut, n);
         uint64_t each = quire__ceil_div(cut->class->num_kv_heads, heads_of(cut, most));
         if (split)
             each *= count_splits(splits_of(cut, plan->first_token[i], n));
@@ -314,8 +321,9 @@ static bool add_chunk(const struct cut *cut, uint32_t token, uint32_t num_tokens
 static bool add_part(const struct cut *cut, uint32_t part, uint32_t shared)
 {
     uint32_t n = cut->plan->parts[part].n_new, first = cut->plan->first_token[part];
-    for (uint32_t at = n <= cut->chunk ? 0 : (n - 1) / cut->chunk * cut->chunk;; at -= cut->chunk) {
-        if (!add_chunk(cut, first + at, n - at < cut->chunk ? n - at : cut->chunk, shared))
+    uint32_t chunk = chunk_of(cut, n);
+    for (uint32_t at = n <= chunk ? 0 : (n - 1) / chunk * chunk;; at -= chunk) {
+        if (!add_chunk(cut, first + at, n - at < chunk ? n - at : chunk, shared))
             return false;
         if (at == 0)
             return true;
@@ -324,12 +332,11 @@ static bool add_part(const struct cut *cut, uint32_t part, uint32_t shared)
 
 static bool add_family(const struct cut *cut, const struct quire__family *family, uint32_t shared)
 {
-    uint32_t end = family->token + family->num_tokens;
+    uint32_t end = family->token + family->num_tokens, chunk = chunk_of(cut, family->num_tokens);
     for (uint32_t split = 0; split < shared; split++) {
-        for (uint32_t at = family->token; at < end; at += cut->chunk)
+        for (uint32_t at = family->token; at < end; at += chunk)
             add_heads(cut, &(struct quire__unit){.token = at,
-                                                 .num_tokens =
-                                                     end - at < cut->chunk ? end - at : cut->chunk,
+                                                 .num_tokens = end - at < chunk ? end - at : chunk,
                                                  .split = split,
                                                  .index = split});
     }
@@ -342,13 +349,21 @@ static bool add_family(const struct cut *cut, const struct quire__family *family
     return true;
 }
 
+/* Many rows share what is made of K and V; but units must be so many that threads end together. */
+static void set_rows(struct cut *cut, uint32_t rows)
+{
+    cut->rows = rows;
+    cut->chunk = cut->group < rows ? rows / cut->group : 1;
+}
+
 static void build_class(struct quire_plan *plan, struct quire__class *c)
 {
     uint64_t wanted = units_wanted(plan);
     uint32_t group = c->num_heads / c->num_kv_heads;
-    struct cut cut = {.plan = plan, .class = c, .group = group, .chunk = 1, .divide = 1};
-    if (group < QUIRE__UNIT_ROWS)
-        cut.chunk = QUIRE__UNIT_ROWS / group;
+    struct cut cut = {.plan = plan, .class = c, .group = group, .divide = 1};
+    set_rows(&cut, QUIRE__UNIT_ROWS);
+    if (count_units(&cut, false) < 2 * wanted)
+        set_rows(&cut, QUIRE__UNIT_ROWS / 2);
     cut.scarce = count_units(&cut, false) < wanted;
     if (cut.scarce && plan->num_parts != 0)
         cut.divide = (uint32_t)quire__ceil_div(wanted, count_units(&cut, true));

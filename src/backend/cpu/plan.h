@@ -6,7 +6,7 @@
 #include "backend/cpu/cpu.h"
 
 enum {
-    QUIRE__UNIT_ROWS = 256, /* rows (tokens x query heads) of a unit */
+    QUIRE__UNIT_ROWS = 512, /* rows (tokens x query heads) of a unit; half where units are few */
     QUIRE__WRITE_TOKENS = 32,
 };
 #define QUIRE__ALL_SPLITS UINT32_MAX
