@@ -2,6 +2,8 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "cache/checks.h"
 
+#include <quire/pool.h>
+
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -33,6 +35,23 @@ quire_status quire__check_row(uint32_t layer, uint32_t dtype, uint32_t dim,
                        "layer %u: %s has head dims that are multiples of 16, not %u; any have: "
                        "f32 f16 bf16",
                        layer, quire_dtype_name(dtype), dim);
+}
+
+quire_status quire__check_heads(const char *what, uint32_t index, struct quire__heads heads,
+                                struct quire_error *error)
+{
+    if (heads.num_kv_heads == 0 || heads.num_heads == 0 ||
+        heads.num_heads % heads.num_kv_heads != 0)
+        return quire__fail(error, QUIRE_E_INVAL,
+                           "%s %u: %u query heads are not a multiple of %u KV heads", what, index,
+                           heads.num_heads, heads.num_kv_heads);
+    if (heads.head_dim == 0)
+        return quire__fail(error, QUIRE_E_INVAL, "%s %u: head_dim is 0", what, index);
+    if (heads.num_heads > QUIRE_MAX_HEADS || heads.head_dim > QUIRE_MAX_HEAD_DIM ||
+        heads.head_dim_v > QUIRE_MAX_HEAD_DIM)
+        return quire__fail(error, QUIRE_E_LIMIT, "%s %u: at most %u heads of at most %u elements",
+                           what, index, QUIRE_MAX_HEADS, QUIRE_MAX_HEAD_DIM);
+    return QUIRE_OK;
 }
 
 quire_status quire__check_dtype(const struct quire_backend *backend, uint32_t dtype,

@@ -16,6 +16,12 @@ quire_status quire__check_formats(uint32_t kv_rotation, uint32_t dtype_k, uint32
 /* Whether a dtype of the cache has rows of that many elements. */
 quire_status quire__check_row(uint32_t layer, uint32_t dtype, uint32_t dim,
                               struct quire_error *error);
+/* The heads of a layer, or of a group of them: `what` and `index` name it. */
+struct quire__heads {
+    uint32_t num_heads, num_kv_heads, head_dim, head_dim_v; /* head_dim_v 0: as head_dim */
+};
+quire_status quire__check_heads(const char *what, uint32_t index, struct quire__heads heads,
+                                struct quire_error *error);
 /* Whether the backend has the dtype; the head dims of a layer; the positions of a page. */
 quire_status quire__check_dtype(const struct quire_backend *backend, uint32_t dtype,
                                 struct quire_error *error);

@@ -17,19 +17,9 @@ static quire_status check_group(const struct quire_group_config *group, uint32_t
 {
     if (group->layers == NULL || group->num_layers == 0)
         return quire__fail(error, QUIRE_E_INVAL, "group %u has no layers", index);
-    if (group->num_kv_heads == 0 || group->num_heads == 0 ||
-        group->num_heads % group->num_kv_heads != 0)
-        return quire__fail(error, QUIRE_E_INVAL,
-                           "group %u: %u query heads are not a multiple of %u KV heads", index,
-                           group->num_heads, group->num_kv_heads);
-    if (group->head_dim == 0)
-        return quire__fail(error, QUIRE_E_INVAL, "group %u: head_dim is 0", index);
-    if (group->num_heads > QUIRE_MAX_HEADS || group->head_dim > QUIRE_MAX_HEAD_DIM ||
-        group->head_dim_v > QUIRE_MAX_HEAD_DIM)
-        return quire__fail(error, QUIRE_E_LIMIT,
-                           "group %u: at most %u heads of at most %u elements", index,
-                           QUIRE_MAX_HEADS, QUIRE_MAX_HEAD_DIM);
-    return QUIRE_OK;
+    struct quire__heads heads = {group->num_heads, group->num_kv_heads, group->head_dim,
+                                 group->head_dim_v};
+    return quire__check_heads("group", index, heads, error);
 }
 
 static quire_status check_config(const struct quire_pool_config *config, uint64_t *num_layers,

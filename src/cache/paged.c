@@ -55,24 +55,6 @@ static quire_status check_config(const struct quire_paged_config *config, struct
     return quire__check_block_size(config->backend, config->page_size, error);
 }
 
-static quire_status check_shape(const struct quire_paged_layer *layer, uint32_t index,
-                                struct quire_error *error)
-{
-    if (layer->num_kv_heads == 0 || layer->num_heads == 0 ||
-        layer->num_heads % layer->num_kv_heads != 0)
-        return quire__fail(error, QUIRE_E_INVAL,
-                           "layer %u: %u query heads are not a multiple of %u KV heads", index,
-                           layer->num_heads, layer->num_kv_heads);
-    if (layer->head_dim == 0)
-        return quire__fail(error, QUIRE_E_INVAL, "layer %u: head_dim is 0", index);
-    if (layer->num_heads > QUIRE_MAX_HEADS || layer->head_dim > QUIRE_MAX_HEAD_DIM ||
-        layer->head_dim_v > QUIRE_MAX_HEAD_DIM)
-        return quire__fail(error, QUIRE_E_LIMIT,
-                           "layer %u: at most %u heads of at most %u elements", index,
-                           QUIRE_MAX_HEADS, QUIRE_MAX_HEAD_DIM);
-    return QUIRE_OK;
-}
-
 static quire_status check_layer(const struct quire_backend *backend, uint32_t index,
                                 const struct quire_kv_layer *layer, struct quire_error *error)
 {
@@ -214,7 +196,9 @@ static quire_status fill_layer(struct quire_paged *paged, const struct quire_pag
                                uint32_t index, struct quire_error *error)
 {
     const struct quire_paged_layer *from = &config->layers[index];
-    quire_status status = check_shape(from, index, error);
+    struct quire__heads heads = {from->num_heads, from->num_kv_heads, from->head_dim,
+                                 from->head_dim_v};
+    quire_status status = quire__check_heads("layer", index, heads, error);
     if (status == QUIRE_OK)
         status = quire__check_formats(config->kv_rotation, from->dtype_k, from->dtype_v, error);
     if (status != QUIRE_OK)
