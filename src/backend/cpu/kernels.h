@@ -96,14 +96,14 @@ struct quire__linear {
     const struct quire__panels *panels;
     const struct quire__weight_kernels *type; /* the level's, for the type of the panels */
     uint32_t first_panel, num_panels;
-    const void *x;       /* prepared rows */
-    size_t x_stride;     /* elements */
-    const float *x_sums; /* [blocks][tokens] sums of the rows' blocks, where the level rounds */
-    size_t x_sums_stride;
-    float *y;        /* of the matrix's row 0 */
-    size_t y_stride; /* elements */
-    uint32_t tokens; /* 1 .. QUIRE__TOKENS_MAX */
-    void *scratch;   /* QUIRE__SCRATCH_BYTES, aligned to 64 */
+    const void *x;        /* prepared rows */
+    size_t x_stride;      /* elements */
+    const float *x_sums;  /* [blocks][tokens] sums of the rows' blocks, where the level rounds */
+    size_t x_sums_stride; /* tokens, rounded up to 16: so many may be read */
+    float *y;             /* of the matrix's row 0 */
+    size_t y_stride;      /* elements */
+    uint32_t tokens;      /* 1 .. QUIRE__TOKENS_MAX */
+    void *scratch;        /* QUIRE__SCRATCH_BYTES, aligned to 64 */
 };
 
 /* Rows of x as the caller has them, for `prepare`. Strides in elements. */

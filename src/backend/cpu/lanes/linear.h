@@ -191,6 +191,18 @@ FN void linear_stretch(const struct quire__linear *t, struct stretch_product *s,
     }
 }
 
+/* Panels that are decoded before they are multiplied. With few tokens on tiles it is one, so that
+ * memory, which only decoding reads, does not rest for long. */
+FN uint32_t panels_together(const struct quire__linear *t)
+{
+#if defined(WITH_TILES)
+    if (t->panels->scaling != QUIRE__PLAIN && t->tokens <= TWO_TILES)
+        return 1;
+#endif
+    (void)t;
+    return QUIRE__GROUP;
+}
+
 FN void linear_chunk(const struct quire__linear *t, uint32_t panel, uint32_t panels)
 {
     uint8_t *room = (uint8_t *)t->scratch + QUIRE__DECODED_BYTES;
@@ -202,11 +214,12 @@ FN void linear_chunk(const struct quire__linear *t, uint32_t panel, uint32_t pan
         .y_stride = t->y_stride,
         .dots = (float *)(void *)(room + QUIRE__SUMS_BYTES),
     };
+    uint32_t together = panels_together(t);
     for (uint32_t b = 0; b < t->panels->blocks; b += s.blocks) {
         uint32_t left = t->panels->blocks - b;
         s.blocks = left < STRETCH_BLOCKS ? left : STRETCH_BLOCKS;
         for (uint32_t p = 0; p < panels; p += s.panels) {
-            s.panels = panels - p < QUIRE__GROUP ? panels - p : QUIRE__GROUP;
+            s.panels = panels - p < together ? panels - p : together;
             s.sums = (float *)(void *)room + (size_t)p * t->tokens * SUM_LANES;
             linear_stretch(t, &s, panel + p, b);
         }
