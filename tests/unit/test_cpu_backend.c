@@ -4,6 +4,8 @@
 
 #include "base/base.h"
 
+#include <quire/paged.h>
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -318,6 +320,54 @@ static void plans_survive_refused_memory(void **state)
     plan_close(&c);
 }
 
+/* Sequences of one new token that share all before it, in so many rows that the states of their
+ * splits find no room: each reads for itself. Nothing is written, so nothing of the pages is
+ * touched.
+ */
+static void a_family_without_room_is_none(void **state)
+{
+    (void)state;
+    enum { SEQS = 512, SHARED = 72, HEADS = 512, DIM = 16, DIM_V = 512, PAGE = 512 };
+    const uint64_t positions = (uint64_t)(SEQS + 1) * PAGE;
+    struct quire_backend *backend = kt_backend(NULL, 2);
+    struct quire_error error = {0};
+    struct quire_paged_layer layer = {
+        .num_heads = HEADS,
+        .num_kv_heads = 1,
+        .head_dim = DIM,
+        .head_dim_v = DIM_V,
+        .dtype_k = QUIRE_F16,
+        .dtype_v = QUIRE_F16,
+        .k = {.memory = quire__reserve(positions * DIM * 2), .bytes = positions * DIM * 2},
+        .v = {.memory = quire__reserve(positions * DIM_V * 2), .bytes = positions * DIM_V * 2},
+    };
+    static uint32_t qo[SEQS + 1], kv[SEQS + 1], pages[SEQS * (SHARED + 1)], last[SEQS];
+    struct quire_paged_config config;
+    struct quire_paged *paged = NULL;
+    quire_paged_config_init(&config);
+    config.backend = backend;
+    config.layers = &layer;
+    config.num_layers = 1;
+    config.page_size = PAGE;
+    config.num_pages = SEQS + 1;
+    config.max_seqs = config.max_step_tokens = SEQS;
+    config.max_seq_pages = SHARED + 1;
+    for (uint32_t s = 0; s < SEQS; s++) {
+        qo[s + 1] = s + 1;
+        kv[s + 1] = (s + 1) * (SHARED + 1);
+        pages[kv[s] + SHARED] = s + 1; /* before it, page 0 over and over */
+        last[s] = 1;
+    }
+    struct quire_paged_batch batch = {sizeof batch, SEQS, qo, kv, pages, last};
+    if (quire_paged_create(&config, &paged, &error) != QUIRE_OK)
+        fail_msg("%s", error.message);
+    assert_int_equal(quire_paged_plan(paged, &batch, &error), QUIRE_OK);
+    quire_paged_destroy(paged);
+    quire_backend_destroy(backend);
+    quire__unreserve(layer.k.memory, layer.k.bytes);
+    quire__unreserve(layer.v.memory, layer.v.bytes);
+}
+
 static quire_status build(struct plan_case *c, struct quire_step_part part, uint32_t tokens)
 {
     struct quire_step_desc desc = {1, tokens, &part};
@@ -558,6 +608,7 @@ int main(void)
         cmocka_unit_test(bad_specs_are_refused),
         cmocka_unit_test(own_buffers_must_hold_every_page),
         cmocka_unit_test(plans_survive_refused_memory),
+        cmocka_unit_test(a_family_without_room_is_none),
         cmocka_unit_test(bad_steps_are_refused),
         cmocka_unit_test(pages_out_of_the_window_may_be_gone),
         cmocka_unit_test(bad_views_are_refused),

@@ -268,12 +268,19 @@ static void add_heads(const struct cut *cut, const struct quire__unit *all)
     c->num_units = (uint32_t)(unit - c->units);
 }
 
+/* Whether states of so many splits of one token each find room. */
+static bool has_slots(const struct cut *cut, uint64_t splits)
+{
+    uint64_t left = cut->plan->max_slots - cut->class->num_slots;
+    return splits <= left / cut->class->num_heads;
+}
+
 /* Slots for the states of some tokens; false when there are not enough. */
 static bool take_slots(const struct cut *cut, uint32_t token, uint32_t num_tokens, uint32_t splits)
 {
     struct quire__class *c = cut->class;
     uint64_t of_token = (uint64_t)splits * c->num_heads;
-    if (c->num_slots + of_token * num_tokens > cut->plan->max_slots)
+    if (!has_slots(cut, (uint64_t)splits * num_tokens))
         return false;
     for (uint32_t i = 0; i < num_tokens; i++)
         c->first_slot[token + i] = (uint32_t)(c->num_slots + of_token * i);
@@ -333,6 +340,8 @@ static bool add_part(const struct cut *cut, uint32_t part, uint32_t shared)
 static bool add_family(const struct cut *cut, const struct quire__family *family, uint32_t shared)
 {
     uint32_t end = family->token + family->num_tokens, chunk = chunk_of(cut, family->num_tokens);
+    if (!has_slots(cut, (uint64_t)shared * family->num_tokens))
+        return false; /* before units are added that nobody would have room for */
     for (uint32_t split = 0; split < shared; split++) {
         for (uint32_t at = family->token; at < end; at += chunk)
             add_heads(cut, &(struct quire__unit){.token = at,
