@@ -14,14 +14,17 @@ enum { TOKENS = 70 };
 
 /* ---- the kernels ---- */
 
+enum { PREPARED = 5 }; /* rows */
+
 /* The sums of a row's blocks are those of what was rounded. */
-static void check_sums(const struct quire__kernels *kernels, const float *x, size_t n,
-                       const float *sums, size_t stride)
+static void check_sums(const struct quire__kernels *kernels, bool codes, const float *x, size_t n,
+                       const float *sums)
 {
+    const size_t stride = PREPARED + 1;
     for (size_t b = 0; b < (n + 31) / 32; b++) {
         double sum = 0, size = 0, got = (double)sums[b * stride];
         for (size_t k = 32 * b; k < 32 * b + 32 && k < n; k++) {
-            sum += (double)kt_input(kernels, x[k]);
+            sum += (double)kt_input(kernels, codes, x[k]);
             size += fabs((double)x[k]);
         }
         if (kernels->products == QUIRE_BF16)
@@ -34,21 +37,22 @@ static void check_sums(const struct quire__kernels *kernels, const float *x, siz
 /* The padding of a prepared row is zero, what lies behind is left alone. */
 static void check_prepare(const struct quire__kernels *kernels)
 {
-    enum { ROWS = 5, GAP = 7 };
+    enum { ROWS = PREPARED, GAP = 7 };
     static const uint32_t sizes[] = {1, 2, 15, 16, 17, 31, 32, 33, 64, 80, 127, 500};
     struct qt_random random = {1};
     for (size_t i = 0; i < QT_LEN(sizes); i++) {
         size_t n = sizes[i], padded = (n + 31) / 32 * 32, stride = padded + GAP;
         size_t bytes = kernels->x_bytes;
+        bool codes = i % 2 == 0;
         struct kt_guard x_guard, to = kt_guard_new((ROWS * stride - GAP) * bytes);
         struct kt_guard sums = kt_guard_new(padded / 32 * (ROWS + 1) * sizeof(float));
         float *x = kt_floats(&x_guard, &random, ROWS * (n + GAP) - GAP, 3);
-        x[0] = 0x1.8p-101f; /* 0 where bf16 is multiplied */
-        kernels->prepare(
-            &(struct quire__inputs){x, n + GAP, n, ROWS, to.data, stride, sums.data, ROWS + 1});
+        x[0] = 0x1.8p-101f; /* 0 where bf16 is multiplied with codes */
+        kernels->prepare(&(struct quire__inputs){x, n + GAP, n, ROWS, to.data, stride, sums.data,
+                                                 ROWS + 1, codes});
         for (size_t j = 0; j < ROWS * stride - GAP; j++) {
             size_t row = j / stride, k = j % stride;
-            float want = k < n ? kt_input(kernels, x[row * (n + GAP) + k]) : 0.0f;
+            float want = k < n ? kt_input(kernels, codes, x[row * (n + GAP) + k]) : 0.0f;
             uint16_t half = k < n ? f32_to_bf16(want) : 0;
             const void *element = bytes == 2 ? (const void *)&half : (const void *)&want;
             if (k >= padded) /* as the fixture filled it */
@@ -56,7 +60,7 @@ static void check_prepare(const struct quire__kernels *kernels)
             assert_memory_equal((uint8_t *)to.data + j * bytes, element, bytes);
         }
         for (size_t row = 0; row < ROWS; row++)
-            check_sums(kernels, x + row * (n + GAP), n, (float *)sums.data + row, ROWS + 1);
+            check_sums(kernels, codes, x + row * (n + GAP), n, (float *)sums.data + row);
         kt_guard_free(&x_guard);
         kt_guard_free(&to);
         kt_guard_free(&sums);
@@ -85,7 +89,8 @@ static void check_linear(const struct quire__kernels *kernels)
         kt_matrix_new(&m, type, rows, columns, i);
         struct kt_guard sums = kt_guard_new(columns / 32 * sums_stride * sizeof(float));
         kernels->prepare(&(struct quire__inputs){x, columns, columns, tokens, to.data, stride,
-                                                 sums.data, sums_stride});
+                                                 sums.data, sums_stride,
+                                                 m.panels.scaling != QUIRE__PLAIN});
         struct quire__linear task = {.panels = &m.panels,
                                      .type = kt_weight_kernels(kernels, m.type),
                                      .num_panels = m.panels.num_panels,
@@ -302,13 +307,14 @@ static void very_many_tokens(void **state)
 static void no_numbers_stay_in_their_row(void **state)
 {
     (void)state;
-    enum { COUNT = 33, COLUMNS = 40, ROWS = 20, BAD = 17 };
+    enum { COUNT = 33, COLUMNS = 64, ROWS = 20, BAD = 17 };
+    static const uint32_t types[] = {QUIRE_W_F16, QUIRE_W_Q8_0, QUIRE_W_Q4_1};
     const float values[] = {NAN, INFINITY, -INFINITY};
     const struct quire__kernels *kernels;
-    for (uint32_t i = 0; (kernels = kt_level(i)) != NULL; i++) {
+    for (uint32_t i = 0; (kernels = kt_level(i / QT_LEN(types))) != NULL; i++) {
         struct quire_backend *backend = kt_backend(kernels->level, 2);
         struct kt_matrix m;
-        kt_matrix_new(&m, type_of(QUIRE_W_F16), ROWS, COLUMNS, 5);
+        kt_matrix_new(&m, type_of(types[i % QT_LEN(types)]), ROWS, COLUMNS, 5);
         struct quire_weight *weight = weight_of(backend, &m);
         for (size_t v = 0; v < QT_LEN(values); v++) {
             struct qt_random random = {v};

@@ -102,9 +102,10 @@ float kt_operand(const struct quire__kernels *kernels, float x)
     return fabsf(x) < FLT_MIN ? copysignf(0.0f, x) : rounded;
 }
 
-float kt_input(const struct quire__kernels *kernels, float x)
+float kt_input(const struct quire__kernels *kernels, bool codes, float x)
 {
-    return kernels->products == QUIRE_BF16 && fabsf(x) < 0x1p-100f ? 0.0f : kt_operand(kernels, x);
+    bool tiny = codes && kernels->products == QUIRE_BF16 && fabsf(x) < 0x1p-100f;
+    return tiny ? 0.0f : kt_operand(kernels, x);
 }
 
 /* Whether the level multiplies whole numbers, and scales sums of them. */
@@ -191,13 +192,14 @@ void kt_product_check(const struct quire__kernels *kernels, const struct kt_prod
 {
     const struct kt_matrix *m = p->m;
     struct operands o = operands_of(kernels, m);
+    bool codes = m->panels.scaling != QUIRE__PLAIN;
     double n = roundings(kernels, m),
            lost = kernels->products == QUIRE_BF16 ? 2 * n * (double)FLT_MIN : 0;
     for (uint64_t i = 0; i < p->tokens * m->rows; i++) {
         uint64_t t = i / m->rows, r = i % m->rows;
         double sum = 0, size = 0;
         for (uint64_t k = 0; k < m->columns; k++) {
-            double x = (double)kt_input(kernels, p->x[t * p->x_stride + k]);
+            double x = (double)kt_input(kernels, codes, p->x[t * p->x_stride + k]);
             sum += o.w[r * m->columns + k] * x;
             size += o.size[r * m->columns + k] * fabs(x);
         }

@@ -35,8 +35,8 @@ const struct quire__weight_kernels *kt_weight_kernels(const struct quire__kernel
 /* An element of a weight as the level multiplies it: rounded to bf16, subnormal numbers to zero, or
  * as it is. */
 float kt_operand(const struct quire__kernels *kernels, float x);
-/* The same of x. */
-float kt_input(const struct quire__kernels *kernels, float x);
+/* The same of x, for weights with codes or without. */
+float kt_input(const struct quire__kernels *kernels, bool codes, float x);
 
 /* A weight is d q + m. Levels that multiply f32, and types without codes, have q alone. */
 struct kt_weight {

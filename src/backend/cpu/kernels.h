@@ -116,6 +116,7 @@ struct quire__inputs {
     size_t to_stride; /* at least columns, rounded up to a block */
     float *sums;      /* [blocks][rows] of the level's that rounds */
     size_t sums_stride;
+    bool codes; /* the weights are of a type with codes */
 };
 
 /* clang-format off */
@@ -138,8 +139,8 @@ struct quire__inputs {
  *                  more logit; *lse, if not NULL, becomes the log of the whole denominator. Zeros
  *                  are positive
  * prepare          rows of x as `linear` takes them: padded with zeros to whole blocks. The levels
- *                  that multiply bf16 take x below 2^-100 as 0, round it to nearest even, and add
- *                  up each block of a row
+ *                  that multiply bf16 round x to nearest even, take it below 2^-100 as 0 where the
+ *                  weights have codes, and add up each block of a row
  * linear           y = x w': the products of a row and a token are summed in one order, whatever
  *                  the number of tokens; NaN and infinity stay in their token's row of y
  * norm, rotary_*, silu, gelu, add, scale, argmax

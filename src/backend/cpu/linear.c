@@ -195,6 +195,7 @@ static void prepare_unit(void *argument, uint32_t unit, uint32_t thread)
         .to_stride = stride,
         .sums = sums_of(job) + first,
         .sums_stride = sums_stride(job),
+        .codes = job->weight->panels.scaling != QUIRE__PLAIN,
     });
 }
 

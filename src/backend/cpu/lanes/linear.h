@@ -63,7 +63,8 @@ FN void prepare_row(const struct quire__inputs *rows, uint32_t i)
             size_t left = rows->columns > at ? rows->columns - at : 0;
             part[v] = left >= LANES ? v_load(x + at) : v_load_part(x + at, left);
 #if defined(WITH_PRODUCTS)
-            part[v] = without_tiny(part[v]);
+            if (rows->codes)
+                part[v] = without_tiny(part[v]);
 #endif
         }
         put_step(to + k, part);
