@@ -35,7 +35,10 @@ static struct quire_backend_caps caps_of(const struct quire__kernels *kernels)
 
 const char *quire__cpu_cap(const struct quire_backend_config *config)
 {
-    return config->cpu_level != NULL ? config->cpu_level : quire__getenv("QUIRE_CPU");
+    const char *level = quire__getenv("QUIRE_CPU");
+    if (config->cpu_level != NULL)
+        return config->cpu_level;
+    return level != NULL && *level != '\0' ? level : NULL; /* empty: as if it were not there */
 }
 
 quire_status quire__cpu_num_threads(const struct quire_backend_config *config,
