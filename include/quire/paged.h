@@ -11,8 +11,12 @@
  * [num_kv_heads, P, head_dim] and V [num_kv_heads, P, head_dim_v], dense, so that a layer's K is
  * [num_pages, num_kv_heads, P, head_dim] where its pages follow each other. A page of a plane takes
  * num_kv_heads * P * (quire_kv_data_bytes + quire_kv_scale_bytes) bytes; for q8 and q4
- * docs/formats/kv.md says what they are. Pages may be shared by any number of sequences, and be
- * read, copied and written by the engine between steps, on a device in the order of its queue.
+ * docs/formats/kv.md says what they are, and kv_rotation whether they lie rotated. Pages may be
+ * shared by any number of sequences, and be read, copied and written by the engine between steps,
+ * on a device in the order of its queue.
+ *
+ * On the backend cpu, write and attend are done when they return; on another one, their outputs can
+ * be read after a fence (backend.h).
  *
  * Threads: an object belongs to one thread at a time; different ones, over different pages, to
  * different threads. */
@@ -62,11 +66,13 @@ struct quire_paged_config {
     struct quire_backend *backend;          /* outlives the object */
     const struct quire_paged_layer *layers; /* [num_layers] */
     uint32_t num_layers;
-    uint32_t kv_rotation;     /* enum quire_kv_rotation, of planes in Q8 or Q4; default AUTO */
-    uint32_t page_size;       /* P, positions of a page; default 16 */
-    uint32_t num_pages;       /* that every plane has; a page index is below it */
-    uint32_t max_seqs;        /* sequences of one step; default 16 */
-    uint32_t max_seq_pages;   /* pages of one sequence; default 256 */
+    uint32_t kv_rotation;   /* enum quire_kv_rotation, of planes in Q8 or Q4; default AUTO: rows of
+                               Q4 lie rotated, and an engine that stores or reads them itself must
+                               do so too, or say NONE */
+    uint32_t page_size;     /* P, positions of a page; default 16 */
+    uint32_t num_pages;     /* that every plane has; a page index is below it */
+    uint32_t max_seqs;      /* sequences of one step; default 16 */
+    uint32_t max_seq_pages; /* pages of one sequence; default 256 */
     uint32_t max_step_tokens; /* new tokens of one step; default 512 */
 };
 

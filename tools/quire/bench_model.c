@@ -277,7 +277,7 @@ int command_bench_model(int argc, char **argv)
         {"--shared", CLI_FLAG, &options.shared, 0, 0, NULL,
          "the sequences share the tokens in the cache"},
         {"--no-cascade", CLI_FLAG, &options.engine.no_cascade, 0, 0, NULL,
-         "and each reads them for itself"},
+         "with --shared: each reads them for itself"},
         {"--json", CLI_FLAG, &options.json, 0, 0, NULL, "print one JSON object"},
     };
     const struct cli_command command = {
