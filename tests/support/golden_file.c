@@ -153,6 +153,8 @@ static void check_last(const struct qt_golden *golden, const struct comparison *
     const uint32_t count = top == NULL ? c->vocabulary : (uint32_t)json_array_size(top);
     const double common = common_error(c, want);
     assert_true(count > 0);
+    if (!(fabs(common) <= c->bound))
+        fail_msg("the last logits are off by %.6f together", common);
     for (uint32_t i = 0; i < count; i++) {
         const json_t *pair = json_array_get(top, i);
         uint32_t id = top == NULL ? i : (uint32_t)json_integer_value(json_array_get(pair, 0));
