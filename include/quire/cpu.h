@@ -64,8 +64,10 @@ QUIRE_API quire_status quire_cpu_read_rate(struct quire_backend *backend, const 
 /* Multiplies and adds without any memory, on all threads of a backend, and says how fast that was:
  * the peak of the level's arithmetic. Take the best of several.
  *
- * backend: "cpu", idle; products: QUIRE_F32, or QUIRE_BF16 for products of bf16 with sums of f32,
- * which a level without instructions for them makes in f32; *per_second: multiply-adds.
+ * backend: "cpu", idle; products: QUIRE_F32; QUIRE_BF16 for products of bf16 with sums of f32,
+ * which a level without instructions for them makes in f32; or QUIRE_Q8 for those of weights with
+ * codes in linear layers, which are whole numbers of 16 bits, bf16 on tiles, or f32; *per_second:
+ * multiply-adds.
  * Statuses: INVAL for NULL or other products; UNSUPPORTED for another backend.
  * Threads: any; other work of the backend waits.
  * Cost: some 10 ms. */

@@ -50,8 +50,8 @@ class Bench(Case):
                 self.assertGreater(row[key], 0, row)
             self.assertAlmostEqual(row['ratio'], row['roof_ms'] / row['ms'])
             self.assertTrue(0 <= row['target'] < 1)
-            least = max(row['bytes'] / got['read_gb_s'] / 1e6,
-                        row['products'] / got['gmac_s'] / 1e6)
+            rate = got['codes_gmac_s' if row['codes'] else 'gmac_s']
+            least = max(row['bytes'] / got['read_gb_s'] / 1e6, row['products'] / rate / 1e6)
             self.assertGreaterEqual(row['roof_ms'], least * 0.999)
 
     def test_roof(self):
@@ -62,7 +62,7 @@ class Bench(Case):
         self.assertEqual([(row['level'], row['threads']) for row in got['rows']],
                          [(level, threads) for level in runs for threads in (1, 2)])
         for row in got['rows']:
-            for key in ('read_gb_s', 'f32_gmac_s', 'bf16_gmac_s'):
+            for key in ('read_gb_s', 'f32_gmac_s', 'bf16_gmac_s', 'codes_gmac_s'):
                 self.assertGreater(row[key], 0)
         got = self.bench('roof', '--threads', '1', env={'QUIRE_CPU': 'generic'})
         self.assertEqual([row['name'] for row in got['rows']], ['ref-1', 'generic-1'])
@@ -115,8 +115,7 @@ class Bench(Case):
         self.assertEqual([row[0] for row in rows],
                          ['linear-q4_1-1', 'linear-q4_1-32', 'linear-q4_1-512'])
         for row in rows:
-            self.assertIn(row[5], ('met', 'below'))
-            self.assertIn(row[6], ('memory', 'products'))
+            self.assertIn(row[5], ('memory', 'products')) # small shapes meet no target
         text = self.quire('bench', 'attn', '--quick', '--only', 'new-')[0].decode()
         self.assertRegex(text, r'\nnew-1 \.\. new-64: at most [0-9.]+ of the line')
 

@@ -14,57 +14,119 @@ enum { TOKENS = 70 };
 
 /* ---- the kernels ---- */
 
-enum { PREPARED = 5 }; /* rows */
+enum { PREPARED = 19 }; /* rows */
 
-/* The sums of a row's blocks are those of what was rounded. */
-static void check_sums(const struct quire__kernels *kernels, bool codes, const float *x, size_t n,
-                       const float *sums)
+/* Where the rows of a check lie. */
+struct prepared {
+    struct kt_rows rows;
+    struct quire__lines at;
+    struct kt_guard to, lines;
+    size_t blocks, bytes;
+};
+
+static struct prepared prepared_new(const struct quire__kernels *kernels, bool codes,
+                                    uint32_t tokens, size_t columns)
 {
-    const size_t stride = PREPARED + 1;
-    for (size_t b = 0; b < (n + 31) / 32; b++) {
-        double sum = 0, size = 0, got = (double)sums[b * stride];
-        for (size_t k = 32 * b; k < 32 * b + 32 && k < n; k++) {
-            sum += (double)kt_input(kernels, codes, x[k]);
-            size += fabs((double)x[k]);
+    enum { GAP = 12 };
+    struct prepared p = {.blocks = (columns + 31) / 32};
+    size_t stride = p.blocks * 32 * kernels->x_bytes + GAP, whole = (tokens + 15) / 16 * 16;
+    p.rows = (struct kt_rows){kernels, codes, tokens, stride};
+    p.bytes = whole * stride;
+    p.to = kt_guard_new(p.bytes);
+    p.lines = kt_guard_new(2 * p.blocks * whole * sizeof(float));
+    p.at = (struct quire__lines){p.lines.data, (float *)p.lines.data + p.blocks * whole, whole};
+    return p;
+}
+
+static void prepared_free(struct prepared *p)
+{
+    kt_guard_free(&p->to);
+    kt_guard_free(&p->lines);
+}
+
+/* A row is what the level rounds to, padded with zeros; the sums are those of what was rounded. */
+static void check_row(const struct prepared *p, const float *x, size_t n, uint32_t i)
+{
+    const struct quire__lines *at = &p->at;
+    bool lines = p->rows.codes && p->rows.kernels->products == QUIRE_BF16;
+    double *want = qt_alloc(p->blocks * 32 * sizeof *want);
+    memset(want, 0, p->blocks * 32 * sizeof *want);
+    kt_inputs(p->rows.kernels, p->rows.codes, x, n, want);
+    for (size_t b = 0; b < p->blocks; b++) {
+        float scale = at->scales[b * at->stride + i], sum = at->sums[b * at->stride + i];
+        double all = 0;
+        for (size_t k = 32 * b; k < 32 * b + 32; k++) {
+            assert_true(kt_prepared(&p->rows, p->to.data, i, k, scale) == want[k]);
+            all += want[k];
         }
-        if (kernels->products == QUIRE_BF16)
-            assert_true(fabs(got - sum) <= 32 * KT_U * size);
-        else
-            assert_true(isnan(got)); /* as the fixture filled it */
+        assert_true(lines ? (double)sum == all : isnan(sum) && isnan(scale)); /* as it was filled */
+    }
+    qt_free(want);
+}
+
+/* What lies between rows, and behind, is left alone. */
+static void check_gaps(const struct prepared *p)
+{
+    size_t element = kt_part_bytes(&p->rows);
+    bool *taken = qt_alloc(p->bytes * sizeof *taken);
+    memset(taken, 0, p->bytes * sizeof *taken);
+    for (uint32_t i = 0; i < p->rows.tokens; i++) {
+        for (size_t k = 0; k < p->blocks * 32 * kt_parts(&p->rows); k++) {
+            uint32_t part = (uint32_t)(k % kt_parts(&p->rows));
+            memset(taken + kt_place(&p->rows, i, k / kt_parts(&p->rows), part), true, element);
+        }
+    }
+    for (size_t i = 0; i < p->bytes; i++)
+        assert_true(taken[i] || ((uint8_t *)p->to.data)[i] == 0xff);
+    qt_free(taken);
+}
+
+static void check_prepare(const struct quire__kernels *kernels)
+{
+    enum { GAP = 7 };
+    static const uint32_t sizes[] = {1, 2, 15, 16, 17, 31, 32, 33, 64, 80, 127, 500};
+    struct qt_random random = {1};
+    for (size_t i = 0; i < 4 * QT_LEN(sizes); i++) {
+        size_t n = sizes[i / 4];
+        uint32_t tokens = i % 2 == 0 ? PREPARED : 1;
+        struct prepared p = prepared_new(kernels, i / 2 % 2 == 0, tokens, n);
+        struct kt_guard x_guard;
+        float *x = kt_floats(&x_guard, &random, tokens * (n + GAP) - GAP, 3);
+        if (n <= 32) /* 0 where bf16 is multiplied with codes */
+            memset(x, 0, n * sizeof *x);
+        x[0] = n <= 32 ? 0x1.8p-101f : x[0];
+        x[n - 1] = n > 32 ? 0x1.ffffp114f : x[n - 1];
+        kernels->prepare(&(struct quire__inputs){x, n + GAP, n, tokens, p.to.data, p.rows.stride,
+                                                 p.at, tokens, p.rows.codes});
+        for (uint32_t row = 0; row < tokens; row++)
+            check_row(&p, x + row * (n + GAP), n, row);
+        check_gaps(&p);
+        kt_guard_free(&x_guard);
+        prepared_free(&p);
     }
 }
 
-/* The padding of a prepared row is zero, what lies behind is left alone. */
-static void check_prepare(const struct quire__kernels *kernels)
+/* y of some rows of x, by the kernels alone. */
+static void run_linear(const struct quire__kernels *kernels, const struct kt_matrix *m,
+                       const float *x, uint32_t tokens, float *y)
 {
-    enum { ROWS = PREPARED, GAP = 7 };
-    static const uint32_t sizes[] = {1, 2, 15, 16, 17, 31, 32, 33, 64, 80, 127, 500};
-    struct qt_random random = {1};
-    for (size_t i = 0; i < QT_LEN(sizes); i++) {
-        size_t n = sizes[i], padded = (n + 31) / 32 * 32, stride = padded + GAP;
-        size_t bytes = kernels->x_bytes;
-        bool codes = i % 2 == 0;
-        struct kt_guard x_guard, to = kt_guard_new((ROWS * stride - GAP) * bytes);
-        struct kt_guard sums = kt_guard_new(padded / 32 * (ROWS + 1) * sizeof(float));
-        float *x = kt_floats(&x_guard, &random, ROWS * (n + GAP) - GAP, 3);
-        x[0] = 0x1.8p-101f; /* 0 where bf16 is multiplied with codes */
-        kernels->prepare(&(struct quire__inputs){x, n + GAP, n, ROWS, to.data, stride, sums.data,
-                                                 ROWS + 1, codes});
-        for (size_t j = 0; j < ROWS * stride - GAP; j++) {
-            size_t row = j / stride, k = j % stride;
-            float want = k < n ? kt_input(kernels, codes, x[row * (n + GAP) + k]) : 0.0f;
-            uint16_t half = k < n ? f32_to_bf16(want) : 0;
-            const void *element = bytes == 2 ? (const void *)&half : (const void *)&want;
-            if (k >= padded) /* as the fixture filled it */
-                element = "\xff\xff\xff\xff";
-            assert_memory_equal((uint8_t *)to.data + j * bytes, element, bytes);
-        }
-        for (size_t row = 0; row < ROWS; row++)
-            check_sums(kernels, codes, x + row * (n + GAP), n, (float *)sums.data + row);
-        kt_guard_free(&x_guard);
-        kt_guard_free(&to);
-        kt_guard_free(&sums);
-    }
+    bool codes = m->panels.scaling != QUIRE__PLAIN;
+    struct prepared p = prepared_new(kernels, codes, tokens, m->columns);
+    struct kt_guard scratch = kt_guard_new(QUIRE__SCRATCH_BYTES);
+    kernels->prepare(&(struct quire__inputs){x, m->columns, m->columns, tokens, p.to.data,
+                                             p.rows.stride, p.at, tokens, codes});
+    kernels->linear(&(struct quire__linear){.panels = &m->panels,
+                                            .type = kt_weight_kernels(kernels, m->type),
+                                            .num_panels = m->panels.num_panels,
+                                            .x = p.to.data,
+                                            .x_stride = p.rows.stride,
+                                            .at = p.at,
+                                            .y = y,
+                                            .y_stride = m->rows,
+                                            .tokens = tokens,
+                                            .scratch = scratch.data});
+    kt_guard_free(&scratch);
+    prepared_free(&p);
 }
 
 /* Rows and tokens around every tile and group, columns around blocks and stretches; then each token
@@ -73,56 +135,30 @@ static void check_linear(const struct quire__kernels *kernels)
 {
     static const uint32_t tokens_of[] = {1, 2, 3, 4, 5, 7, 12, 16, 17, 31, 32, 33, 47, 48, 64, 70};
     struct qt_random random = {2};
-    struct kt_guard scratch = kt_guard_new(QUIRE__SCRATCH_BYTES);
     for (uint32_t i = 0; i < 5 * QT_LEN(tokens_of); i++) {
         const struct kt_type *type = &kt_types[i % QUIRE__NUM_WEIGHTS];
         uint32_t tokens = tokens_of[i % QT_LEN(tokens_of)], rows = 1 + i * 13 % 150;
         uint32_t blocks = 1 + i * 5 % 13, columns = blocks * 32;
         if (columns % type->elements != 0)
             columns = type->elements;
-        size_t stride = (size_t)columns + 5, sums_stride = (tokens + 15) / 16 * 16;
         struct kt_matrix m;
-        struct kt_guard x_guard, to = kt_guard_new((tokens * stride - 5) * kernels->x_bytes);
-        struct kt_guard y_guard = kt_guard_new((size_t)rows * tokens * 4);
-        struct kt_guard alone_guard = kt_guard_new((size_t)rows * 4);
+        struct kt_guard x_guard, y = kt_guard_new((size_t)rows * tokens * 4);
+        struct kt_guard alone = kt_guard_new((size_t)rows * 4);
         float *x = kt_floats(&x_guard, &random, (size_t)tokens * columns, 1);
         kt_matrix_new(&m, type, rows, columns, i);
-        struct kt_guard sums = kt_guard_new(columns / 32 * sums_stride * sizeof(float));
-        kernels->prepare(&(struct quire__inputs){x, columns, columns, tokens, to.data, stride,
-                                                 sums.data, sums_stride,
-                                                 m.panels.scaling != QUIRE__PLAIN});
-        struct quire__linear task = {.panels = &m.panels,
-                                     .type = kt_weight_kernels(kernels, m.type),
-                                     .num_panels = m.panels.num_panels,
-                                     .x = to.data,
-                                     .x_stride = stride,
-                                     .x_sums = sums.data,
-                                     .x_sums_stride = sums_stride,
-                                     .y = y_guard.data,
-                                     .y_stride = rows,
-                                     .tokens = tokens,
-                                     .scratch = scratch.data};
-        kernels->linear(&task);
-        kt_product_check(kernels, &(struct kt_product){&m, x, y_guard.data, columns, rows, tokens});
+        run_linear(kernels, &m, x, tokens, y.data);
+        kt_product_check(kernels, &(struct kt_product){&m, x, y.data, columns, rows, tokens});
         for (uint32_t t = 0; t < tokens; t++) {
-            task.x = (uint8_t *)to.data + t * stride * kernels->x_bytes;
-            task.x_sums = (float *)sums.data + t;
-            task.y = alone_guard.data;
-            task.tokens = 1;
-            kernels->linear(&task);
-            if (memcmp(alone_guard.data, (float *)y_guard.data + (size_t)t * rows,
-                       (size_t)rows * 4) != 0)
+            run_linear(kernels, &m, x + (size_t)t * columns, 1, alone.data);
+            if (memcmp(alone.data, (float *)y.data + (size_t)t * rows, (size_t)rows * 4) != 0)
                 fail_msg("%s at level %s: token %u of %u, %u x %u, differs when it is alone",
                          quire_weight_name(m.type), kernels->level, t, tokens, rows, columns);
         }
         kt_matrix_free(&m);
         kt_guard_free(&x_guard);
-        kt_guard_free(&to);
-        kt_guard_free(&sums);
-        kt_guard_free(&y_guard);
-        kt_guard_free(&alone_guard);
+        kt_guard_free(&y);
+        kt_guard_free(&alone);
     }
-    kt_guard_free(&scratch);
 }
 
 static void (*const checks[])(const struct quire__kernels *) = {

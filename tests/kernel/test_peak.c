@@ -46,6 +46,11 @@ static void check_peak_bf16(const struct quire__kernels *k)
     check_peak(k, k->peak_bf16);
 }
 
+static void check_peak_codes(const struct quire__kernels *k)
+{
+    check_peak(k, k->peak_codes);
+}
+
 static void every_level_reads_and_multiplies(void **state)
 {
     (void)state;

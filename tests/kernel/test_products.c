@@ -104,6 +104,14 @@ static void pack2_has_every_bit(void **state)
     hash_is("pack2", hash, pack2_hash);
 }
 
+static void dot_words_are_exact(void **state)
+{
+    (void)state;
+    pf_check_dot_words(&emulated);
+    if (machine_has("avx512bf16"))
+        pf_check_dot_words(pf_native);
+}
+
 /* ---- tiles ---- */
 
 enum { STRIDE = 68, TILE_WORDS = 16 * STRIDE / 4, TILE_CASES = 3000 };
@@ -167,6 +175,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(dot2_has_every_bit),
         cmocka_unit_test(pack2_has_every_bit),
+        cmocka_unit_test(dot_words_are_exact),
         cmocka_unit_test(tiles_have_every_bit),
     };
     return cmocka_run_group_tests_name("kernel/products", tests, NULL, NULL);

@@ -125,11 +125,20 @@ static void pack2_is_the_manuals(void **state)
     }
 }
 
+static void dot_words_are_exact(void **state)
+{
+    (void)state;
+    if (!machine_has_bf16())
+        skip();
+    pf_check_dot_words(pf_native);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(dot2_is_the_manuals),
         cmocka_unit_test(pack2_is_the_manuals),
+        cmocka_unit_test(dot_words_are_exact),
     };
     return cmocka_run_group_tests_name("kernel/products_arm", tests, NULL, NULL);
 }

@@ -102,10 +102,68 @@ float kt_operand(const struct quire__kernels *kernels, float x)
     return fabsf(x) < FLT_MIN ? copysignf(0.0f, x) : rounded;
 }
 
-float kt_input(const struct quire__kernels *kernels, bool codes, float x)
+static void round_block(const float *x, size_t n, double *to)
 {
-    bool tiny = codes && kernels->products == QUIRE_BF16 && fabsf(x) < 0x1p-100f;
-    return tiny ? 0.0f : kt_operand(kernels, x);
+    double largest = 0;
+    for (size_t k = 0; k < n; k++)
+        largest = fmax(largest, fabs((double)x[k]));
+    double unit = largest < 0x1p-100 ? INFINITY : ldexp(1, ilogb(largest) - 11);
+    for (size_t k = 0; k < n; k++)
+        to[k] = isinf(unit) ? 0 : nearbyint((double)x[k] / unit) * unit;
+}
+
+void kt_inputs(const struct quire__kernels *kernels, bool codes, const float *x, size_t n,
+               double *to)
+{
+    for (size_t k = 0; k < n; k += QUIRE__BLOCK_COLUMNS) {
+        size_t count = n - k < QUIRE__BLOCK_COLUMNS ? n - k : QUIRE__BLOCK_COLUMNS;
+        if (codes && kernels->products == QUIRE_BF16) {
+            round_block(x + k, count, to + k);
+            continue;
+        }
+        for (size_t j = k; j < k + count; j++)
+            to[j] = (double)kt_operand(kernels, x[j]);
+    }
+}
+
+static bool in_tiles(const struct kt_rows *rows)
+{
+    return rows->kernels->tiles && (!rows->codes || rows->tokens > 1);
+}
+
+uint32_t kt_parts(const struct kt_rows *rows)
+{
+    return in_tiles(rows) && rows->codes ? 2 : 1;
+}
+
+size_t kt_part_bytes(const struct kt_rows *rows)
+{
+    return rows->kernels->products == QUIRE_BF16 ? 2 : 4;
+}
+
+size_t kt_place(const struct kt_rows *rows, uint32_t i, size_t k, uint32_t part)
+{
+    if (!in_tiles(rows))
+        return i * rows->stride + k * kt_part_bytes(rows);
+    size_t tile = k / 32 * kt_parts(rows) + part;
+    return i / 16 * 16 * rows->stride + ((tile * 16 + i % 16) * 32 + k % 32) * 2;
+}
+
+double kt_prepared(const struct kt_rows *rows, const void *data, uint32_t i, size_t k, float scale)
+{
+    double sum = 0;
+    for (uint32_t part = 0; part < kt_parts(rows); part++) {
+        const uint8_t *at = (const uint8_t *)data + kt_place(rows, i, k, part);
+        int16_t whole;
+        memcpy(&whole, at, sizeof whole);
+        if (rows->kernels->products != QUIRE_BF16)
+            sum += qt_load(QUIRE_F32, at);
+        else if (rows->codes && !in_tiles(rows))
+            sum += (double)whole * (double)scale;
+        else
+            sum += qt_load(QUIRE_BF16, at);
+    }
+    return sum;
 }
 
 /* Whether the level multiplies whole numbers, and scales sums of them. */
@@ -116,7 +174,7 @@ static bool is_scaled(const struct quire__kernels *kernels, const struct quire__
 
 size_t kt_decoded_bytes(const struct quire__kernels *kernels, const struct quire__panels *panels)
 {
-    size_t elements = (size_t)QUIRE__BLOCK_WEIGHTS * kernels->x_bytes;
+    size_t elements = (size_t)QUIRE__BLOCK_WEIGHTS * (kernels->products == QUIRE_BF16 ? 2 : 4);
     return elements + (is_scaled(kernels, panels) ? 2 * QUIRE__PANEL_ROWS * sizeof(float) : 0);
 }
 
@@ -138,6 +196,11 @@ struct kt_weight kt_decoded(const struct quire__kernels *kernels,
     w.q = (float)qt_load(QUIRE_BF16, &half);
     if (!is_scaled(kernels, panels))
         return w;
+    if (!kernels->tiles) {
+        int16_t code;
+        memcpy(&code, (const uint8_t *)decoded + 2 * at, sizeof code);
+        w.q = code;
+    }
     memcpy(lines, (const uint8_t *)decoded + 2 * QUIRE__BLOCK_WEIGHTS, sizeof lines);
     w.d = lines[panels->scaling == QUIRE__SUPER_16 && k >= QUIRE__BLOCK_COLUMNS / 2][r];
     if (panels->scaling == QUIRE__OFFSET || panels->scaling == QUIRE__SUPER)
@@ -177,13 +240,12 @@ static struct operands operands_of(const struct quire__kernels *kernels, const s
 /* Additions and roundings that a product may go through. n products and their sum, in any order,
  * are off by at most n u sum |terms| (N. J. Higham, Accuracy and Stability of Numerical Algorithms,
  * section 3.1); products of bf16 are exact in f32. One more addition joins the two sums of a row.
- * Scaled: 32 of a block and one that joins its two sums, or 32 of its x, then two multiply-adds of
- * each part of a block. */
+ * Scaled: those of a block are exact; two multiply-adds of each part of one round. */
 static double roundings(const struct quire__kernels *kernels, const struct kt_matrix *m)
 {
     if (!is_scaled(kernels, &m->panels))
         return (double)m->columns + 1;
-    return 34 + 2 * (double)m->panels.blocks * (m->panels.scaling == QUIRE__SUPER_16 ? 2 : 1);
+    return 2 * (double)m->panels.blocks * (m->panels.scaling == QUIRE__SUPER_16 ? 2 : 1);
 }
 
 /* The instructions for bf16 flush subnormal sums: each of n additions may lose what is below the
@@ -195,13 +257,15 @@ void kt_product_check(const struct quire__kernels *kernels, const struct kt_prod
     bool codes = m->panels.scaling != QUIRE__PLAIN;
     double n = roundings(kernels, m),
            lost = kernels->products == QUIRE_BF16 ? 2 * n * (double)FLT_MIN : 0;
+    double *x = qt_alloc(m->columns * sizeof *x);
     for (uint64_t i = 0; i < p->tokens * m->rows; i++) {
         uint64_t t = i / m->rows, r = i % m->rows;
         double sum = 0, size = 0;
+        if (r == 0)
+            kt_inputs(kernels, codes, p->x + t * p->x_stride, m->columns, x);
         for (uint64_t k = 0; k < m->columns; k++) {
-            double x = (double)kt_input(kernels, codes, p->x[t * p->x_stride + k]);
-            sum += o.w[r * m->columns + k] * x;
-            size += o.size[r * m->columns + k] * fabs(x);
+            sum += o.w[r * m->columns + k] * x[k];
+            size += o.size[r * m->columns + k] * fabs(x[k]);
         }
         double got = (double)p->y[t * p->y_stride + r];
         if (!(fabs(got - sum) <= n * KT_U * size + lost))
@@ -210,6 +274,7 @@ void kt_product_check(const struct quire__kernels *kernels, const struct kt_prod
                      (unsigned long long)r, (unsigned long long)m->rows,
                      (unsigned long long)m->columns, got, sum);
     }
+    qt_free(x);
     qt_free(o.w);
     qt_free(o.size);
 }

@@ -35,8 +35,23 @@ const struct quire__weight_kernels *kt_weight_kernels(const struct quire__kernel
 /* An element of a weight as the level multiplies it: rounded to bf16, subnormal numbers to zero, or
  * as it is. */
 float kt_operand(const struct quire__kernels *kernels, float x);
-/* The same of x, for weights with codes or without. */
-float kt_input(const struct quire__kernels *kernels, bool codes, float x);
+/* The same of a row of x, [n], for weights without codes or with them: those round a block of 32 to
+ * multiples of a power of two, 2^-11 of the one in the largest element, and below 2^-100 to 0. */
+void kt_inputs(const struct quire__kernels *kernels, bool codes, const float *x, size_t n,
+               double *to);
+/* Bytes from the start of prepared rows to part `part` of row i, column k. */
+struct kt_rows {
+    const struct quire__kernels *kernels;
+    bool codes;
+    uint32_t tokens;
+    size_t stride; /* bytes */
+};
+size_t kt_place(const struct kt_rows *rows, uint32_t i, size_t k, uint32_t part);
+/* Parts and bytes of an element there. */
+uint32_t kt_parts(const struct kt_rows *rows);
+size_t kt_part_bytes(const struct kt_rows *rows);
+/* What the element is, given the scale of its block. */
+double kt_prepared(const struct kt_rows *rows, const void *data, uint32_t i, size_t k, float scale);
 
 /* A weight is d q + m. Levels that multiply f32, and types without codes, have q alone. */
 struct kt_weight {

@@ -2,6 +2,8 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "products_fixture.h"
 
+#include "kernel_fixture.h"
+
 #include "backend/cpu/scalar.h"
 
 static uint32_t with_exponent(uint32_t bits, uint32_t low, uint32_t high, struct qt_random *random)
@@ -70,5 +72,30 @@ void pf_fill_dot2(float *c, float *a, float *b, size_t n, struct qt_random *rand
         memcpy(&a[i], &x, 4);
         memcpy(&b[i], &y, 4);
         memcpy(&c[i], &sum, 4);
+    }
+}
+
+void pf_check_dot_words(const struct pf_products *products)
+{
+    enum { BATCH = 256, BATCHES = 200 };
+    static const uint32_t edges[] = {0x80008000u, 0x7fff8000u, 0x00010001u, 0xffff0000u};
+    uint32_t a[BATCH], b[BATCH];
+    int32_t c[BATCH], got[BATCH];
+    struct qt_random random = {14};
+    for (int i = 0; i < BATCHES; i++) {
+        for (int j = 0; j < BATCH; j++) {
+            bool edge = qt_chance(&random, 20);
+            a[j] = edge ? edges[qt_below(&random, QT_LEN(edges))] : (uint32_t)qt_next(&random);
+            b[j] = edge ? edges[qt_below(&random, QT_LEN(edges))] : (uint32_t)qt_next(&random);
+            c[j] = got[j] = (int32_t)qt_next(&random);
+        }
+        products->dot_words(got, a, b, BATCH);
+        for (int j = 0; j < BATCH; j++) {
+            int64_t low = (int64_t)(int16_t)a[j] * (int16_t)b[j];
+            int64_t high = (int64_t)(int16_t)(a[j] >> 16) * (int16_t)(b[j] >> 16);
+            if ((uint32_t)got[j] != (uint32_t)(c[j] + low + high))
+                fail_msg("dot_words of c %08x a %08x b %08x is %08x", (uint32_t)c[j], a[j], b[j],
+                         (uint32_t)got[j]);
+        }
     }
 }

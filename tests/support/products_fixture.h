@@ -44,8 +44,12 @@ struct pf_products {
     void (*dot2)(float *c, const float *a, const float *b, size_t n);
     /* to [n] pairs: every two vectors of x make one of pairs */
     void (*pack2)(float *to, const float *x, size_t n);
+    void (*dot_words)(int32_t *c, const uint32_t *a, const uint32_t *b, size_t n);
     void (*tiles)(const struct pf_tiles *t); /* NULL where there are none */
 };
+
+/* Asserts that dot_words gives c + a1 b1 + a0 b0 modulo 2^32. */
+void pf_check_dot_words(const struct pf_products *products);
 
 /* The processor's own; NULL where this build has none. Whoever calls looks whether it can. */
 extern const struct pf_products *const pf_native;
@@ -61,6 +65,19 @@ KERNEL void run_pack2(float *to, const float *x, size_t n)
 {
     for (size_t i = 0; i < n; i += LANES)
         v_store(to + i, (vf)v_pack2(v_load(x + 2 * i), v_load(x + 2 * i + LANES)));
+}
+
+KERNEL void run_dot_words(int32_t *c, const uint32_t *a, const uint32_t *b, size_t n)
+{
+    for (size_t i = 0; i < n; i += LANES) {
+        vi sum;
+        vu x, y;
+        memcpy(&sum, c + i, sizeof sum);
+        memcpy(&x, a + i, sizeof x);
+        memcpy(&y, b + i, sizeof y);
+        sum = v_dot_words(sum, x, y);
+        memcpy(c + i, &sum, sizeof sum);
+    }
 }
 
 #if defined(WITH_TILES)
@@ -89,12 +106,12 @@ KERNEL void run_tiles(const struct pf_tiles *t)
 
 #define PRODUCTS_TABLE                                                                             \
     {                                                                                              \
-        run_dot2, run_pack2, run_tiles                                                             \
+        run_dot2, run_pack2, run_dot_words, run_tiles                                              \
     }
 #else
 #define PRODUCTS_TABLE                                                                             \
     {                                                                                              \
-        run_dot2, run_pack2, NULL                                                                  \
+        run_dot2, run_pack2, run_dot_words, NULL                                                   \
     }
 #endif
 #endif

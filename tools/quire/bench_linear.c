@@ -162,7 +162,7 @@ static quire_status measure_format(struct ruler *ruler, struct linear_scene *sce
     quire_status status = scene_open(scene, ruler, format);
     for (size_t b = 0; b < QUIRE_ARRAY_LEN(batches) && status == QUIRE_OK; b++) {
         const struct ruler_work work = {call_linear, scene, scene->count};
-        struct ruler_row row = {.bytes = (double)scene->bytes};
+        struct ruler_row row = {.bytes = (double)scene->bytes, .codes = format->num_scales > 0};
         name_row(format, b, row.name);
         scene->tokens = batches[b].tokens;
         row.products = (double)scene->side * scene->side * scene->tokens;

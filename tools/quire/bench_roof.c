@@ -13,21 +13,24 @@
 enum { BAR_WIDTH = 30 };
 
 struct rates {
-    double read, f32, bf16;
+    double read, f32, bf16, codes;
 };
 
 static quire_status measure_once(struct quire_backend *backend, const struct ruler *ruler,
                                  struct rates *best)
 {
-    double read = 0, f32 = 0, bf16 = 0;
-    quire_status status = quire_cpu_read_rate(backend, ruler->memory, ruler->ring_bytes, &read);
+    struct rates now = {0};
+    quire_status status = quire_cpu_read_rate(backend, ruler->memory, ruler->ring_bytes, &now.read);
     if (status == QUIRE_OK)
-        status = quire_cpu_product_rate(backend, QUIRE_F32, &f32);
+        status = quire_cpu_product_rate(backend, QUIRE_F32, &now.f32);
     if (status == QUIRE_OK)
-        status = quire_cpu_product_rate(backend, QUIRE_BF16, &bf16);
-    best->read = read > best->read ? read : best->read;
-    best->f32 = f32 > best->f32 ? f32 : best->f32;
-    best->bf16 = bf16 > best->bf16 ? bf16 : best->bf16;
+        status = quire_cpu_product_rate(backend, QUIRE_BF16, &now.bf16);
+    if (status == QUIRE_OK)
+        status = quire_cpu_product_rate(backend, QUIRE_Q8, &now.codes);
+    best->read = fmax(best->read, now.read);
+    best->f32 = fmax(best->f32, now.f32);
+    best->bf16 = fmax(best->bf16, now.bf16);
+    best->codes = fmax(best->codes, now.codes);
     return status;
 }
 
@@ -56,12 +59,13 @@ static int measure(const struct ruler *ruler, const char *level, uint32_t thread
 static void print_row(const char *level, uint32_t threads, const struct rates *rates)
 {
     char bar[BAR_WIDTH + 1] = "";
-    const double most = rates->bf16 > rates->f32 ? rates->bf16 : rates->f32;
+    const double most = fmax(fmax(rates->bf16, rates->f32), rates->codes);
     const double steps = isatty(STDOUT_FILENO) == 1 ? 6 * log10(most / 1e9) : 0;
     for (int i = 0; i < BAR_WIDTH && i < steps; i++)
         bar[i] = '#';
-    (void)cli_print("%-11s %7u %10.1f %12.1f %12.1f  %s\n", level, threads, rates->read / 1e9,
-                    rates->f32 / 1e9, rates->bf16 / 1e9, bar);
+    (void)cli_print("%-11s %7u %10.1f %12.1f %12.1f %12.1f  %s\n", level, threads,
+                    rates->read / 1e9, rates->f32 / 1e9, rates->bf16 / 1e9, rates->codes / 1e9,
+                    bar);
 }
 
 static int measure_level(struct ruler *ruler, const char *level)
@@ -74,11 +78,11 @@ static int measure_level(struct ruler *ruler, const char *level)
         (void)snprintf(name, sizeof name, "%s-%u", level, threads);
         if (ruler_wants(ruler, name)) {
             result = measure(ruler, level, threads, &best);
-            (void)json_array_append_new(ruler->json,
-                                        json_pack("{s:s, s:s, s:i, s:f, s:f, s:f}", "name", name,
-                                                  "level", level, "threads", (int)threads,
-                                                  "read_gb_s", best.read / 1e9, "f32_gmac_s",
-                                                  best.f32 / 1e9, "bf16_gmac_s", best.bf16 / 1e9));
+            (void)json_array_append_new(
+                ruler->json, json_pack("{s:s, s:s, s:i, s:f, s:f, s:f, s:f}", "name", name, "level",
+                                       level, "threads", (int)threads, "read_gb_s", best.read / 1e9,
+                                       "f32_gmac_s", best.f32 / 1e9, "bf16_gmac_s", best.bf16 / 1e9,
+                                       "codes_gmac_s", best.codes / 1e9));
             if (result == CLI_OK && !ruler->options->json)
                 print_row(level, threads, &best);
         }
@@ -94,8 +98,8 @@ static int run(struct ruler *ruler)
     struct quire_cpu_level level = {.struct_size = sizeof level};
     int result = CLI_OK;
     if (!ruler->options->json)
-        (void)cli_print("\n%-11s %7s %10s %12s %12s\n", "level", "threads", "read GB/s",
-                        "f32 GMAC/s", "bf16 GMAC/s");
+        (void)cli_print("\n%-11s %7s %10s %12s %12s %12s\n", "level", "threads", "read GB/s",
+                        "f32 GMAC/s", "bf16 GMAC/s", "codes GMAC/s");
     for (uint32_t i = 0; result == CLI_OK && quire_cpu_level(i, &level) == QUIRE_OK; i++) {
         if (level.lacks == NULL)
             result = measure_level(ruler, level.name);

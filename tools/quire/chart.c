@@ -123,7 +123,8 @@ static double intensity(const struct ruler_row *row)
 
 static void size_roofline(struct frame *f, const struct ruler *ruler)
 {
-    double knee = ruler->roof.products / ruler->roof.bytes, least = ruler->roof.products / 1e9;
+    const struct stats_roof roof = ruler_roof(ruler);
+    double knee = roof.products / roof.bytes, least = roof.products / 1e9;
     f->x0 = knee / 2;
     f->x1 = knee * 2;
     for (uint32_t i = 0; i < ruler->num_rows; i++) {
@@ -133,15 +134,16 @@ static void size_roofline(struct frame *f, const struct ruler *ruler)
         f->x1 = fmax(f->x1, x * 1.5);
         least = fmin(least, y);
     }
-    f->y0 = fmin(least, f->x0 * ruler->roof.bytes / 1e9) / 1.5;
-    f->y1 = ruler->roof.products / 1e9 * 1.5;
+    f->y0 = fmin(least, f->x0 * roof.bytes / 1e9) / 1.5;
+    f->y1 = roof.products / 1e9 * 1.5;
     f->log_y = true;
 }
 
 static void draw_roofline(struct frame *f, const struct ruler *ruler)
 {
     char title[200];
-    const double knee = ruler->roof.products / ruler->roof.bytes, peak = ruler->roof.products / 1e9;
+    const struct stats_roof roof = ruler_roof(ruler);
+    const double knee = roof.products / roof.bytes, peak = roof.products / 1e9;
     size_roofline(f, ruler);
     (void)snprintf(title, sizeof title, "quire bench %s: %s, level %s, %u threads", ruler->bench,
                    ruler->choice.processor, ruler->choice.level.name, ruler->choice.num_threads);
@@ -149,8 +151,8 @@ static void draw_roofline(struct frame *f, const struct ruler *ruler)
     put(f,
         "<polyline fill=\"none\" stroke=\"#000\" stroke-width=\"2\" "
         "points=\"%.1f,%.1f %.1f,%.1f %.1f,%.1f\"/>\n",
-        place_x(f, f->x0), place_y(f, f->x0 * ruler->roof.bytes / 1e9), place_x(f, knee),
-        place_y(f, peak), place_x(f, f->x1), place_y(f, peak));
+        place_x(f, f->x0), place_y(f, f->x0 * roof.bytes / 1e9), place_x(f, knee), place_y(f, peak),
+        place_x(f, f->x1), place_y(f, peak));
     for (uint32_t i = 0; i < ruler->num_rows; i++) {
         const struct ruler_row *row = &ruler->rows[i];
         put(f,

@@ -44,6 +44,7 @@ struct ruler_row {
     char name[40];
     double bytes, products; /* that a call must read, and make */
     double target;          /* of roof / time; 0: none */
+    bool codes;             /* the products are those of weights with codes */
     uint32_t curve, x;      /* of a drawing: which line, 0 for none, and where on it */
 
     double ns, roof_ns; /* of a call */
@@ -58,9 +59,9 @@ struct ruler {
     uint64_t cache_bytes; /* of the last level */
     uint64_t ring_bytes;  /* four times as much, unless memory is short */
     bool capped;
-    void *memory; /* [ring_bytes] that the roof reads */
-    struct stats_roof roof;
-    struct ruler_row *rows; /* [RULER_ROWS_MAX] */
+    void *memory;                       /* [ring_bytes] that the roof reads */
+    struct stats_roof roof, codes_roof; /* of rows without and with codes */
+    struct ruler_row *rows;             /* [RULER_ROWS_MAX] */
     uint32_t num_rows, num_below, num_wrong;
     bool said; /* the table has its head */
     json_t *json, *skipped;
@@ -78,6 +79,8 @@ quire_status ruler_measure(struct ruler *ruler, const struct ruler_work *work,
                            struct ruler_row *row);
 /* The same without printing, for one of many rows that are told together. */
 quire_status ruler_time(struct ruler *ruler, const struct ruler_work *work, struct ruler_row *row);
+/* The better of the roofs of rows with codes and without. */
+struct stats_roof ruler_roof(const struct ruler *ruler);
 void ruler_skip(struct ruler *ruler, const char *name, const char *why);
 /* Prints what follows the rows; BAD_DATA where a row was wrong. `more`: NULL, or an object whose
  * keys the JSON gets too. */

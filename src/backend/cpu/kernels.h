@@ -91,32 +91,39 @@ typedef void quire__decode_fn(void *to, const struct quire__panels *panels, uint
 
 struct quire__weight_kernels;
 
+/* What `prepare` says of each block of a row, where the weights have codes and the level multiplies
+ * bf16: [blocks][tokens]. */
+struct quire__lines {
+    float *scales;
+    float *sums;
+    size_t stride; /* tokens, rounded up to 16: so many may be read */
+};
+
 /* y [tokens, rows] = x [tokens, columns] times the transposed rows of some panels. */
 struct quire__linear {
     const struct quire__panels *panels;
     const struct quire__weight_kernels *type; /* the level's, for the type of the panels */
     uint32_t first_panel, num_panels;
-    const void *x;        /* prepared rows */
-    size_t x_stride;      /* elements */
-    const float *x_sums;  /* [blocks][tokens] sums of the rows' blocks, where the level rounds */
-    size_t x_sums_stride; /* tokens, rounded up to 16: so many may be read */
-    float *y;             /* of the matrix's row 0 */
-    size_t y_stride;      /* elements */
-    uint32_t tokens;      /* 1 .. QUIRE__TOKENS_MAX */
-    void *scratch;        /* QUIRE__SCRATCH_BYTES, aligned to 64 */
+    const void *x;          /* rows prepared for so many tokens */
+    size_t x_stride;        /* bytes */
+    struct quire__lines at; /* of the rows' blocks */
+    float *y;               /* of the matrix's row 0 */
+    size_t y_stride;        /* elements */
+    uint32_t tokens;        /* 1 .. QUIRE__TOKENS_MAX */
+    void *scratch;          /* QUIRE__SCRATCH_BYTES, aligned to 64 */
 };
 
-/* Rows of x as the caller has them, for `prepare`. Strides in elements. */
+/* Rows of x as the caller has them, for `prepare`. */
 struct quire__inputs {
     const float *x;
-    size_t x_stride;
+    size_t x_stride; /* elements */
     size_t columns;
     uint32_t rows;
     void *to;
-    size_t to_stride; /* at least columns, rounded up to a block */
-    float *sums;      /* [blocks][rows] of the level's that rounds */
-    size_t sums_stride;
-    bool codes; /* the weights are of a type with codes */
+    size_t to_stride;       /* bytes; at least x_bytes for each column of whole blocks */
+    struct quire__lines at; /* of the first row */
+    uint32_t tokens;        /* of the `linear` that the rows are for */
+    bool codes;             /* the weights are of a type with codes */
 };
 
 /* clang-format off */
@@ -139,8 +146,11 @@ struct quire__inputs {
  *                  more logit; *lse, if not NULL, becomes the log of the whole denominator. Zeros
  *                  are positive
  * prepare          rows of x as `linear` takes them: padded with zeros to whole blocks. The levels
- *                  that multiply bf16 round x to nearest even, take it below 2^-100 as 0 where the
- *                  weights have codes, and add up each block of a row
+ *                  that multiply bf16 round x to it or, where the weights have codes, to multiples
+ *                  of a power of two, the block's scale: X of at most 2^12 in size, so that the
+ *                  largest has 12 bits or 13. Blocks below 2^-100 are 0; those that reach 2^115 or
+ *                  are no numbers are NaN. X is kept in 16 bits or, for tiles, scale X in two parts
+ *                  of bf16: 32 multiples of 32 scale, then the 32 rests
  * linear           y = x w': the products of a row and a token are summed in one order, whatever
  *                  the number of tokens; NaN and infinity stay in their token's row of y
  * norm, rotary_*, silu, gelu, add, scale, argmax
@@ -152,14 +162,15 @@ struct quire__inputs {
  * peak_bf16        the same number of products 1 x 1 of bf16, in sums of f32; *end becomes twice
  *                  the part of them that is in the sums: 2, up to 2^16 rounds. A level that would
  *                  multiply them as f32 does what peak_f32 does
+ * peak_codes       the same of the products of weights with codes: of words of 16 bits, or what
+ *                  peak_bf16 does
  *
  * and for each weight type
  * decode           blocks in the order of steps, as f32; the formulas stand in ref/weights.h.
  *                  Where the level multiplies bf16, elements rounded to it or, of types with codes,
- *                  the codes' whole numbers, then d [16] and m [16] of the rows, or d [2][16] of
- *                  both halves, as f32
- * lone             what `linear` does for one token, without a decoded copy. NULL at levels whose
- *                  products need one */
+ *                  the codes' whole numbers, in 16 bits or, for tiles, bf16; then d [16] and m [16]
+ *                  of the rows, or d [2][16] of both halves, as f32
+ * lone             what `linear` does for one token, without a decoded copy. NULL at level ref */
 /* clang-format on */
 #define QUIRE__ATTEND_LIST(X)                                                                      \
     X(load_f16, (float *to, const uint16_t *from, size_t n))                                       \
@@ -196,7 +207,8 @@ struct quire__inputs {
 #define QUIRE__PEAK_LIST(X)                                                                        \
     X(read_all, (uint64_t * all, const uint8_t *memory, size_t bytes))                             \
     X(peak_f32, (float *end, size_t rounds))                                                       \
-    X(peak_bf16, (float *end, size_t rounds))
+    X(peak_bf16, (float *end, size_t rounds))                                                      \
+    X(peak_codes, (float *end, size_t rounds))
 
 #define QUIRE__KERNEL_LIST(X)                                                                      \
     QUIRE__ATTEND_LIST(X)                                                                          \
@@ -217,7 +229,8 @@ struct quire__kernels {
     const char *level;
     const char *arithmetic;
     uint32_t products; /* QUIRE_F32 or QUIRE_BF16: the factors of attention and linear layers */
-    uint32_t x_bytes;  /* of an element of a prepared row of `linear` */
+    uint32_t x_bytes;  /* of a column of a prepared row of `linear`, at most */
+    bool tiles;        /* many tokens are multiplied on tiles */
 #define QUIRE__KERNEL_FIELD(name, parameters) void(*name) parameters;
     QUIRE__KERNEL_LIST(QUIRE__KERNEL_FIELD)
 #undef QUIRE__KERNEL_FIELD

@@ -15,7 +15,7 @@ enum {
     PACK_BYTES_MIN = 64 * 1024,       /* of a unit of packing */
     PREPARE_ROWS = 16,
     EMBED_ROWS = 16,
-    SUMS_TOGETHER = 16, /* of a block of x: a line of a cache */
+    LINE_TOGETHER = 16, /* tokens of a block: a line of a cache */
     X_PADDING = 64,     /* bytes after a prepared row, so that rows do not share sets of a cache */
 };
 
@@ -42,15 +42,16 @@ static bool is_prepared(const struct quire__cpu *cpu, uint64_t columns)
     return cpu->kernels->products == QUIRE_BF16 || columns % QUIRE__BLOCK_COLUMNS != 0;
 }
 
+/* Bytes of a prepared row. */
 static uint64_t prepared_stride(const struct quire__cpu *cpu, uint64_t columns)
 {
-    return quire__round_up(columns, QUIRE__BLOCK_COLUMNS) + X_PADDING / cpu->kernels->x_bytes;
+    return quire__round_up(columns, QUIRE__BLOCK_COLUMNS) * cpu->kernels->x_bytes + X_PADDING;
 }
 
-/* Where the sums of the prepared rows' blocks lie, after the rows. */
-static uint64_t prepared_bytes(const struct quire__cpu *cpu, uint64_t columns)
+/* Numbers that a line of all blocks takes, of the two that lie after the prepared rows. */
+static uint64_t line_length(uint64_t columns)
 {
-    return prepared_stride(cpu, columns) * cpu->kernels->x_bytes * QUIRE__TOKENS_MAX;
+    return quire__ceil_div(columns, QUIRE__BLOCK_COLUMNS) * QUIRE__TOKENS_MAX;
 }
 
 /* Makes room for the prepared rows of a matrix with that many columns. */
@@ -58,8 +59,8 @@ static quire_status grow_rows(struct quire__cpu *cpu, uint64_t columns)
 {
     if (!is_prepared(cpu, columns))
         return QUIRE_OK;
-    uint64_t blocks = quire__ceil_div(columns, QUIRE__BLOCK_COLUMNS);
-    uint64_t bytes = prepared_bytes(cpu, columns) + blocks * QUIRE__TOKENS_MAX * sizeof(float);
+    uint64_t bytes = prepared_stride(cpu, columns) * QUIRE__TOKENS_MAX +
+                     2 * line_length(columns) * sizeof(float);
     quire_status status = QUIRE_OK;
     (void)pthread_mutex_lock(&cpu->rows_turn);
     if (bytes > cpu->rows_bytes) {
@@ -162,16 +163,17 @@ struct job {
     uint32_t panels_per_unit;
 };
 
-/* [blocks][sums_stride] of a job. */
-static float *sums_of(const struct job *job)
+/* The lines of a job's prepared rows, from row `first` on. */
+static struct quire__lines lines_of(const struct job *job, uint32_t first)
 {
-    uint64_t after = prepared_bytes(job->cpu, job->weight->panels.columns);
-    return (float *)(void *)((uint8_t *)job->cpu->rows + after);
-}
-
-static uint64_t sums_stride(const struct job *job)
-{
-    return quire__round_up(job->tokens, SUMS_TOGETHER);
+    uint64_t columns = job->weight->panels.columns;
+    uint64_t after = prepared_stride(job->cpu, columns) * QUIRE__TOKENS_MAX;
+    float *lines = (float *)(void *)((uint8_t *)job->cpu->rows + after) + first;
+    return (struct quire__lines){
+        .scales = lines,
+        .sums = lines + line_length(columns),
+        .stride = quire__round_up(job->tokens, LINE_TOGETHER),
+    };
 }
 
 static uint32_t lesser(uint64_t a, uint64_t b)
@@ -191,10 +193,10 @@ static void prepare_unit(void *argument, uint32_t unit, uint32_t thread)
         .x_stride = job->x.stride[0],
         .columns = columns,
         .rows = lesser(job->tokens - first, PREPARE_ROWS),
-        .to = (uint8_t *)job->cpu->rows + first * stride * kernels->x_bytes,
+        .to = (uint8_t *)job->cpu->rows + first * stride,
         .to_stride = stride,
-        .sums = sums_of(job) + first,
-        .sums_stride = sums_stride(job),
+        .at = lines_of(job, first),
+        .tokens = job->tokens,
         .codes = job->weight->panels.scaling != QUIRE__PLAIN,
     });
 }
@@ -211,16 +213,15 @@ static void linear_unit(void *argument, uint32_t unit, uint32_t thread)
         .first_panel = first,
         .num_panels = lesser(weight->panels.num_panels - first, job->panels_per_unit),
         .x = prepared ? job->cpu->rows : (void *)quire__span_row(&job->x, job->first_token, 0),
-        .x_stride = prepared ? prepared_stride(job->cpu, weight->panels.columns) : job->x.stride[0],
+        .x_stride = prepared ? prepared_stride(job->cpu, weight->panels.columns)
+                             : job->x.stride[0] * sizeof(float),
         .y = quire__span_row(&job->y, job->first_token, 0),
         .y_stride = job->y.stride[0],
         .tokens = job->tokens,
         .scratch = job->cpu->scratch + (size_t)thread * QUIRE__SCRATCH_BYTES,
     };
-    if (prepared) {
-        task.x_sums = sums_of(job);
-        task.x_sums_stride = sums_stride(job);
-    }
+    if (prepared)
+        task.at = lines_of(job, 0);
     job->cpu->kernels->linear(&task);
 }
 

@@ -73,14 +73,17 @@ static void multiply_unit(void *job, uint32_t unit, uint32_t thread)
 quire_status quire_cpu_product_rate(struct quire_backend *backend, uint32_t products,
                                     double *per_second)
 {
-    if (backend == NULL || per_second == NULL || (products != QUIRE_F32 && products != QUIRE_BF16))
+    if (backend == NULL || per_second == NULL ||
+        (products != QUIRE_F32 && products != QUIRE_BF16 && products != QUIRE_Q8))
         return QUIRE_E_INVAL;
     struct quire__cpu *cpu = cpu_of(backend);
     if (cpu == NULL)
         return QUIRE_E_UNSUPPORTED;
     const uint32_t units = quire__threads_count(cpu->threads) * UNITS_OF_THREAD;
-    struct multiplying multiplying = {
-        products == QUIRE_F32 ? cpu->kernels->peak_f32 : cpu->kernels->peak_bf16, ROUNDS_FIRST};
+    struct multiplying multiplying = {products == QUIRE_F32    ? cpu->kernels->peak_f32
+                                      : products == QUIRE_BF16 ? cpu->kernels->peak_bf16
+                                                               : cpu->kernels->peak_codes,
+                                      ROUNDS_FIRST};
     for (;; multiplying.rounds *= 2) {
         uint64_t started_ns = quire__now_ns();
         quire__threads_run(cpu->threads, multiply_unit, &multiplying, units);

@@ -18,7 +18,8 @@ const struct quire__kernels LEVEL_TABLE(amx) = {
     .level = LEVEL_NAME(amx),
     .arithmetic = "cpu/amx",
     .products = QUIRE_BF16,
-    .x_bytes = sizeof(weight_element),
+    .x_bytes = 2 * sizeof(weight_element),
+    .tiles = true,
     QUIRE__KERNEL_ENTRIES,
 };
 #endif

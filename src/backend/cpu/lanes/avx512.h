@@ -112,6 +112,11 @@ FN vw v_look_up_words2(vw lower, vw upper, vw index)
     return (vw)_mm512_permutex2var_epi16((__m512i)lower, (__m512i)index, (__m512i)upper);
 }
 
+FN vw v_words_from_i8(const uint8_t *p)
+{
+    return (vw)_mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(const void *)p));
+}
+
 FN vw v_words_from_u8(const uint8_t *p)
 {
     return (vw)_mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i *)(const void *)p));

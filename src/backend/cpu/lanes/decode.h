@@ -5,8 +5,8 @@
  * lane i of vector v is weight v LANES + i, so two neighbouring lanes are two columns of one row.
  *
  * Where the level multiplies f32, a block becomes its weights. Where it multiplies bf16, a step is
- * 32 of them, one row of a tile, or 16 lanes of pairs; types with codes become the whole numbers,
- * which bf16 holds exactly, and what a block's products add up to is scaled afterwards. */
+ * one row of a tile, or lanes of pairs; types with codes become their whole numbers, of 16 bits or,
+ * for tiles, of bf16, which holds them exactly, and what a block comes to is scaled afterwards. */
 #ifndef QUIRE_BACKEND_CPU_LANES_DECODE_H
 #define QUIRE_BACKEND_CPU_LANES_DECODE_H
 
@@ -37,6 +37,11 @@ STEP_FN vu step_pairs(vf low, vf high)
 STEP_FN vf step_dot(vf sum, vu w, vu x)
 {
     return v_dot2(sum, w, x);
+}
+
+STEP_FN vi step_dot_words(vi sum, vu w, vu x)
+{
+    return v_dot_words(sum, w, x);
 }
 #endif
 
@@ -144,7 +149,17 @@ FN vf step_numbers(const uint8_t *codes, struct form form, int j, int v)
 
 #if defined(WITH_PRODUCTS)
 
-#if LANES == 16
+/* Vector v of step j of a block: pairs of columns, of 16 bits. */
+FN vu step_codes(const uint8_t *codes, struct form form, int j, int v)
+{
+    vw words;
+    if (form.codes == QUIRE__BYTES)
+        return (vu)v_words_from_i8(codes + j * QUIRE__STEP_WEIGHTS + v * 2 * LANES);
+    memcpy(&words, nibble_words(codes, j) + v * 2 * LANES, sizeof words);
+    return (vu)((words >> (4 * (j % 4)) & 15) - (uint16_t)offset_of(form));
+}
+
+#if defined(WITH_TILES)
 /* A whole number as bfloat16; its size is at most 32. */
 #define CODE_SIZE(x)                                                                               \
     ((x) < 1    ? 0                                                                                \
@@ -176,10 +191,10 @@ FN vw words_of(vw words, struct form form)
 #undef CODE_SIZE
 #endif
 
-/* Vector v of step j of a block, with pairs of columns in the lanes. */
+/* Vector v of step j of a block as it is multiplied, with pairs of columns in the lanes. */
 FN vu step_words(const uint8_t *codes, struct form form, int j, int v)
 {
-#if LANES == 16
+#if defined(WITH_TILES)
     if (form.codes == QUIRE__NIBBLES) {
         vw words;
         memcpy(&words, nibble_words(codes, j), sizeof words);
@@ -187,7 +202,13 @@ FN vu step_words(const uint8_t *codes, struct form form, int j, int v)
     }
     if (form.codes == QUIRE__BYTES && form.type != QUIRE_W_Q8_0)
         return (vu)words_of(v_words_from_u8(codes + j * QUIRE__STEP_WEIGHTS), form);
+#else
+    if (form.scaling != QUIRE__PLAIN)
+        return step_codes(codes, form, j, v);
 #endif
+    if (form.type == QUIRE_W_BF16)
+        return (vu)v_load(
+            (const float *)(const void *)(codes + j * 2 * QUIRE__STEP_WEIGHTS + v * 4 * LANES));
     return step_pairs(step_numbers(codes, form, j, 2 * v), step_numbers(codes, form, j, 2 * v + 1));
 }
 

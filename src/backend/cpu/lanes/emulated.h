@@ -36,7 +36,7 @@ FN vu keep_nan3(vu a, vu b, vu c, vu y)
 
 /* a b + c without subnormal numbers. The same 2^64 times larger has none, so it shows the size of
  * the result after rounding; where it overflows, the result is 0 or far from subnormal. */
-FN vf fma_flushed(vf a, vf b, vf c)
+FN vf v_fma_flushed(vf a, vf b, vf c)
 {
     a = (vf)flush((vu)a);
     b = (vf)flush((vu)b);
@@ -47,7 +47,7 @@ FN vf fma_flushed(vf a, vf b, vf c)
     return (vf)keep_nan3((vu)a, (vu)b, (vu)c, pick(tiny, y & 0x80000000u, y));
 }
 
-FN vf add_flushed(vf a, vf b)
+FN vf v_add_flushed(vf a, vf b)
 {
     a = (vf)flush((vu)a);
     b = (vf)flush((vu)b);
@@ -64,11 +64,19 @@ FN vf high_of_pair(vu pair)
     return (vf)(pair & 0xffff0000u);
 }
 
+/* VPDPWSSD */
+FN vi v_dot_words(vi c, vu a, vu b)
+{
+    vi even = (vi)(a << 16) >> 16, odd = (vi)a >> 16;
+    vi x = (vi)(b << 16) >> 16, y = (vi)b >> 16;
+    return (vi)((vu)c + (vu)even * (vu)x + (vu)odd * (vu)y);
+}
+
 /* VDPBF16PS */
 FN vf v_dot2(vf c, vu a, vu b)
 {
-    c = fma_flushed(high_of_pair(a), high_of_pair(b), c);
-    return fma_flushed(low_of_pair(a), low_of_pair(b), c);
+    c = v_fma_flushed(high_of_pair(a), high_of_pair(b), c);
+    return v_fma_flushed(low_of_pair(a), low_of_pair(b), c);
 }
 
 FN vu to_bf16_flushed(vf x)
@@ -86,6 +94,16 @@ FN vu v_pack2(vf low, vf high)
 }
 
 #if defined(WITH_TILES)
+FN uint32_t flush_begin(void)
+{
+    return 0;
+}
+
+FN void flush_end(uint32_t saved)
+{
+    (void)saved;
+}
+
 /* A thread's tiles; what is outside of a shape is 0. */
 static _Thread_local struct tile_state {
     struct tiles shapes;
@@ -162,10 +180,10 @@ FN void tile_dot(int c, int a, int b)
         for (int k = 0; k < shapes->rows[b]; k++) {
             vu x = (vu){0} + u32_at(tile_state.rows[a][m] + 4 * k);
             vu y = (vu)v_load((const float *)(const void *)tile_state.rows[b][k]);
-            even = fma_flushed(low_of_pair(x), low_of_pair(y), even);
-            odd = fma_flushed(high_of_pair(x), high_of_pair(y), odd);
+            even = v_fma_flushed(low_of_pair(x), low_of_pair(y), even);
+            odd = v_fma_flushed(high_of_pair(x), high_of_pair(y), odd);
         }
-        vf sum = add_flushed(v_load(sums), add_flushed(even, odd));
+        vf sum = v_add_flushed(v_load(sums), v_add_flushed(even, odd));
         v_store_part(sums, sum, shapes->colsb[c] / 4);
     }
 }

@@ -21,96 +21,100 @@ FN uint32_t parts_of(enum quire__scaling scaling)
 {
     return scaling == QUIRE__SUPER_16 ? 2 : 1;
 }
+#endif
 
-/* Adds the addends of a stretch, from block `first`, times the sums of x. */
-FN void add_addends(const struct quire__linear *t, struct form form, vf *sums, uint32_t panel,
-                    uint32_t first)
+/* A block of the prepared row. */
+struct row_block {
+    const weight_element *x;
+    float scale, sum; /* where the weights have codes and the level multiplies bf16 */
+};
+
+FN struct row_block row_block_at(const struct quire__linear *t, uint32_t b)
 {
-    for (uint32_t b = first; b < first + STRETCH_BLOCKS && b < t->panels->blocks; b++) {
-        struct quire__block from = quire__block_at(t->panels, panel, b);
-        vf m[ROW_VECTORS], x_sum = v_set1(t->x_sums[b * t->x_sums_stride]);
-        load_addends(m, form.scaling, &from);
+    struct row_block block = {(const weight_element *)t->x + (size_t)b * QUIRE__BLOCK_COLUMNS, 1,
+                              0};
+#if defined(WITH_TILES)
+    if (t->panels->scaling == QUIRE__PLAIN)
+        block.x = (const weight_element *)t->x + (size_t)b * X_PART_ELEMENTS;
+#endif
+    if (t->at.scales != NULL) {
+        block.scale = t->at.scales[b * t->at.stride];
+        block.sum = t->at.sums[b * t->at.stride];
+    }
+    return block;
+}
+
+#if defined(WITH_TILES)
+/* A block as a tile multiplies it: even and odd columns have a sum each, and both are added. */
+FN void add_plain_block(vf *sums, const struct quire__block *from, struct form form,
+                        const struct row_block *x)
+{
+    vf even = v_zero(), odd = v_zero();
+    UNROLL
+    for (int j = 0; j < QUIRE__BLOCK_STEPS; j++) {
+        vu pairs = step_words(from->codes, form, j, 0), columns = (vu)step_columns(x->x + 2 * j);
+        even = v_fma_flushed((vf)(pairs << 16), (vf)(columns << 16), even);
+        odd = v_fma_flushed((vf)(pairs & 0xffff0000u), (vf)(columns & 0xffff0000u), odd);
+    }
+    sums[0] = v_add_flushed(sums[0], v_add_flushed(even, odd));
+}
+#elif defined(WITH_PRODUCTS)
+FN void add_plain_block(vf *sums, const struct quire__block *from, struct form form,
+                        const struct row_block *x)
+{
+    UNROLL
+    for (int v = 0; v < SUM_VECTORS; v++) {
         UNROLL
-        for (int v = 0; v < SUM_VECTORS; v++)
-            sums[v] = v_fma(m[v], x_sum, sums[v]);
+        for (int j = 0; j < QUIRE__BLOCK_STEPS; j++)
+            sums[v] = step_dot(sums[v], step_words(from->codes, form, j, v),
+                               (vu)step_columns(x->x + 2 * j));
     }
 }
 #endif
 
-#if defined(WITH_TILES)
-/* What a tile's product is: even columns and odd ones have a sum each, the two are added, and the
- * result goes to zero. Whole numbers have no subnormal sums, so a multiply-add serves. */
-struct part_sums {
-    vf even, odd;
-};
-
-/* A block's row of x as f32: 16 even columns, then 16 odd ones. */
-FN void split_columns(float *to, const weight_element *x)
-{
-    vu pairs;
-    memcpy(&pairs, x, sizeof pairs);
-    v_store(to, (vf)(pairs << 16));
-    v_store(to + QUIRE__BLOCK_STEPS, (vf)(pairs & 0xffff0000u));
-}
-
-FN void add_step(struct part_sums *s, const uint8_t *codes, struct form form, int j, const float *x)
-{
-    vu words;
-    vf even, odd;
-    if (form.codes == QUIRE__NIBBLES) {
-        memcpy(&words, nibble_words(codes, j), sizeof words);
-        even = nibbles_of(words >> (4 * (j % 4)), offset_of(form));
-        odd = nibbles_of(words >> (16 + 4 * (j % 4)), offset_of(form));
-    } else {
-        words = (vu)v_from_u16((const uint16_t *)(const void *)codes + j * QUIRE__PANEL_ROWS);
-        even = v_float((vi)(words << 24) >> 24);
-        odd = v_float((vi)(words << 16) >> 24);
-    }
-    s->even = v_fma(even, v_set1(x[j]), s->even);
-    s->odd = v_fma(odd, v_set1(x[QUIRE__BLOCK_STEPS + j]), s->odd);
-}
-
-FN void add_block(vf *sums, const struct quire__block *from, struct form form, const float *x)
+#if defined(WITH_PRODUCTS)
+/* What a block comes to, scaled, and its addends. */
+FN void add_coded_block(vf *sums, const struct quire__block *from, struct form form,
+                        const struct row_block *x)
 {
     int steps = QUIRE__BLOCK_STEPS / (int)parts_of(form.scaling);
     UNROLL
     for (int first = 0; first < QUIRE__BLOCK_STEPS; first += steps) {
-        struct part_sums s = {{0}, {0}};
         vf d[ROW_VECTORS];
         load_factors(d, form.scaling, from, first != 0);
         UNROLL
-        for (int j = first; j < first + steps; j++)
-            add_step(&s, from->codes, form, j, x);
-        sums[0] = v_fma(v_zero() + (s.even + s.odd), d[0], sums[0]);
+        for (int v = 0; v < SUM_VECTORS; v++) {
+            vi dot = v_spread(0);
+            UNROLL
+            for (int j = first; j < first + steps; j++)
+                dot = step_dot_words(dot, step_codes(from->codes, form, j, v),
+                                     (vu)step_columns(x->x + 2 * j));
+            sums[v] = v_fma(v_float(dot) * v_set1(x->scale), d[v], sums[v]);
+        }
+    }
+    if (has_offset(form.scaling)) {
+        vf m[ROW_VECTORS];
+        load_addends(m, form.scaling, from);
+        UNROLL
+        for (int v = 0; v < SUM_VECTORS; v++)
+            sums[v] = v_fma(m[v], v_set1(x->sum), sums[v]);
     }
 }
 
-#elif defined(WITH_PRODUCTS)
 FN void add_block(vf *sums, const struct quire__block *from, struct form form,
-                  const weight_element *x)
+                  const struct row_block *x)
 {
-    int steps = QUIRE__BLOCK_STEPS / (int)parts_of(form.scaling);
-    UNROLL
-    for (int first = 0; first < QUIRE__BLOCK_STEPS; first += steps) {
-        vf d[ROW_VECTORS];
-        if (form.scaling != QUIRE__PLAIN)
-            load_factors(d, form.scaling, from, first != 0);
-        UNROLL
-        for (int v = 0; v < SUM_VECTORS; v++) {
-            vf dot = form.scaling == QUIRE__PLAIN ? sums[v] : v_zero();
-            UNROLL
-            for (int j = first; j < first + steps; j++)
-                dot =
-                    step_dot(dot, step_words(from->codes, form, j, v), (vu)step_columns(x + 2 * j));
-            sums[v] = form.scaling == QUIRE__PLAIN ? dot : v_fma(dot, d[v], sums[v]);
-        }
-    }
+    if (form.scaling == QUIRE__PLAIN)
+        add_plain_block(sums, from, form, x);
+    else
+        add_coded_block(sums, from, form, x);
 }
 
 #else
 FN void add_block(vf *sums, const struct quire__block *from, struct form form,
-                  const weight_element *x)
+                  const struct row_block *block)
 {
+    const weight_element *x = block->x;
     struct half half;
     UNROLL
     for (int i = 0; i < 2; i++, x += QUIRE__BLOCK_COLUMNS / 2) {
@@ -129,21 +133,11 @@ FN void lone_panels(const struct quire__linear *t, struct form form, vf (*sums)[
                     uint32_t panel, uint32_t panels)
 {
     for (uint32_t b = 0; b < t->panels->blocks; b++) {
-        const weight_element *x = (const weight_element *)t->x + (size_t)b * QUIRE__BLOCK_COLUMNS;
-#if defined(WITH_TILES)
-        float split[QUIRE__BLOCK_COLUMNS];
-        split_columns(split, x);
-#else
-        const weight_element *split = x;
-#endif
+        struct row_block x = row_block_at(t, b);
         for (uint32_t p = 0; p < panels; p++) {
             struct quire__block from = quire__block_at(t->panels, panel + p, b);
             prefetch_block(t->panels, &from, form);
-#if defined(WITH_PRODUCTS)
-            if (has_offset(form.scaling) && b % STRETCH_BLOCKS == 0)
-                add_addends(t, form, sums[p], panel + p, b);
-#endif
-            add_block(sums[p], &from, form, split);
+            add_block(sums[p], &from, form, &x);
         }
     }
 }
@@ -168,15 +162,6 @@ FN void lone(const struct quire__linear *t, struct form form)
     }
 QUIRE__FORMAT_LIST(LONE_KERNEL)
 #undef LONE_KERNEL
-
-#if defined(WITH_TILES)
-/* Tiles serve one token of a type without codes too. */
-#define IS_LONE(name, codes, scaling) IS_LONE_##name = (scaling) != QUIRE__PLAIN,
-enum { QUIRE__FORMAT_LIST(IS_LONE) };
-#undef IS_LONE
-#define LONE(name) (IS_LONE_##name ? lone_##name : NULL)
-#else
 #define LONE(name) lone_##name
-#endif
 
 #endif

@@ -7,6 +7,8 @@ enum {
     REST_VECTORS =
         (int)SUM_VECTORS < (int)PRODUCT_VECTORS ? (int)SUM_VECTORS : (int)PRODUCT_VECTORS,
     VECTOR_ELEMENTS = 4 * LANES / (int)sizeof(weight_element),
+    STEPS_UNROLLED = 4,
+    WHOLE_TOKENS = 4, /* of a tile of whole numbers, whose compilers need more registers */
 };
 
 /* Sums in registers: of some tokens from token t, and of some vectors of the panels from vector u.
@@ -71,15 +73,21 @@ FN vf step_add(vf sum, vf w, vf x)
 #endif
 }
 
+FN void load_step(const struct stretch_product *s, const struct register_tile *r, vf *weights,
+                  int vectors)
+{
+    UNROLL
+    for (int v = 0; v < vectors; v++)
+        memcpy(&weights[v], r->w + vector_at(v, s->panel_stride, VECTOR_ELEMENTS),
+               sizeof weights[v]);
+}
+
 FN void add_steps(const struct stretch_product *s, struct register_tile *r, uint32_t steps,
                   int tokens, int vectors)
 {
     for (uint32_t step = 0; step < steps; step++) {
         vf weights[8];
-        UNROLL
-        for (int v = 0; v < vectors; v++)
-            memcpy(&weights[v], r->w + vector_at(v, s->panel_stride, VECTOR_ELEMENTS),
-                   sizeof weights[v]);
+        load_step(s, r, weights, vectors);
         UNROLL
         for (int a = 0; a < tokens; a++) {
             vf columns = step_columns(r->x + (size_t)a * s->x_stride);
@@ -102,39 +110,63 @@ FN vf tile_lines(const struct stretch_product *s, const struct register_tile *r,
     return v_load(lines_at(block) + line * QUIRE__PANEL_ROWS + (r->u + v) % SUM_VECTORS * LANES);
 }
 
-/* Adds the addends of the stretch to its sums. */
-FN void add_tile_addends(const struct stretch_product *s, struct register_tile *r, int tokens,
-                         int vectors)
+/* What a part of a block comes to. */
+struct whole_tile {
+    vi sum[PRODUCT_TOKENS][8];
+};
+
+FN void add_whole_step(const struct stretch_product *s, struct register_tile *r,
+                       struct whole_tile *dots, int tokens, int vectors)
 {
-    begin_sums(s, r, s->first, tokens, vectors);
-    for (uint32_t b = 0; has_offset(s->scaling) && b < s->blocks; b++) {
-        const float *x_sums = s->x_sums + b * s->x_sums_stride + r->t;
+    vf weights[8];
+    load_step(s, r, weights, vectors);
+    UNROLL
+    for (int a = 0; a < tokens; a++) {
+        vu columns = (vu)step_columns(r->x + (size_t)a * s->x_stride);
         UNROLL
-        for (int a = 0; a < tokens; a++) {
-            UNROLL
-            for (int v = 0; v < vectors; v++)
-                r->sum[a][v] = v_fma(tile_lines(s, r, v, b, 1), v_set1(x_sums[a]), r->sum[a][v]);
-        }
+        for (int v = 0; v < vectors; v++)
+            dots->sum[a][v] = step_dot_words(dots->sum[a][v], (vu)weights[v], columns);
     }
+    r->w += QUIRE__STEP_WEIGHTS;
+    r->x += 2;
+}
+
+FN void add_whole_steps(const struct stretch_product *s, struct register_tile *r,
+                        struct whole_tile *dots, uint32_t steps, int tokens, int vectors)
+{
     UNROLL
     for (int a = 0; a < tokens; a++) {
         UNROLL
         for (int v = 0; v < vectors; v++)
-            v_store(waiting_sums(s, r, a, v), r->sum[a][v]);
+            dots->sum[a][v] = v_spread(0);
+    }
+    for (uint32_t step = 0; step < steps; step += STEPS_UNROLLED) {
+        UNROLL
+        for (int i = 0; i < STEPS_UNROLLED; i++)
+            add_whole_step(s, r, dots, tokens, vectors);
     }
 }
 
-/* Adds what a part of block b came to, scaled, to the sums of the stretch. */
-FN void fold_part(const struct stretch_product *s, const struct register_tile *r, uint32_t b,
-                  uint32_t part, int tokens, int vectors)
+/* Adds what part `part` of block b came to, scaled, and after its last part the addends. */
+struct whole_part {
+    uint32_t b, part;
+    bool zeros; /* the sums begin here */
+};
+
+FN void fold_part(const struct stretch_product *s, const struct register_tile *r,
+                  const struct whole_tile *dots, struct whole_part p, int tokens, int vectors)
 {
+    const float *scales = s->at.scales + p.b * s->at.stride + r->t;
+    const float *x_sums = s->at.sums + p.b * s->at.stride + r->t;
     UNROLL
     for (int v = 0; v < vectors; v++) {
-        vf d = tile_lines(s, r, v, b, part);
+        vf d = tile_lines(s, r, v, p.b, p.part), m = tile_lines(s, r, v, p.b, 1);
         UNROLL
         for (int a = 0; a < tokens; a++) {
             float *at = waiting_sums(s, r, a, v);
-            v_store(at, v_fma(r->sum[a][v], d, v_load(at)));
+            vf dot = v_float(dots->sum[a][v]) * v_set1(scales[a]);
+            vf sum = v_fma(dot, d, p.zeros ? v_zero() : v_load(at));
+            v_store(at, has_offset(s->scaling) ? v_fma(m, v_set1(x_sums[a]), sum) : sum);
         }
     }
 }
@@ -144,14 +176,13 @@ FN void scaled_tile(const struct stretch_product *s, struct register_tile *r, in
 {
     uint32_t parts = parts_of(s->scaling);
     const weight_element *w = r->w;
-    add_tile_addends(s, r, tokens, vectors);
-    for (uint32_t b = 0; b < s->blocks; b++, w += s->block_stride) {
-        r->w = w;
-        for (uint32_t part = 0; part < parts; part++) {
-            begin_sums(s, r, true, tokens, vectors);
-            add_steps(s, r, QUIRE__BLOCK_STEPS / parts, tokens, vectors);
-            fold_part(s, r, b, part, tokens, vectors);
-        }
+    for (uint32_t i = 0; i < s->blocks * parts; i++) {
+        struct whole_part p = {i / parts, i % parts, s->first && i == 0};
+        struct whole_tile dots;
+        if (p.part == 0)
+            r->w = w + p.b * s->block_stride;
+        add_whole_steps(s, r, &dots, QUIRE__BLOCK_STEPS / parts, tokens, vectors);
+        fold_part(s, r, &dots, p, tokens, vectors);
     }
     if (s->y != NULL) {
         begin_sums(s, r, false, tokens, vectors);
@@ -160,7 +191,8 @@ FN void scaled_tile(const struct stretch_product *s, struct register_tile *r, in
 }
 #endif
 
-FN void product_tile(const struct stretch_product *s, uint32_t t, int u, int tokens, int vectors)
+FN void product_tile(const struct stretch_product *s, uint32_t t, int u, int tokens, int vectors,
+                     bool scaled)
 {
     struct register_tile r = {
         .t = t,
@@ -169,11 +201,12 @@ FN void product_tile(const struct stretch_product *s, uint32_t t, int u, int tok
         .x = s->x + t * s->x_stride,
     };
 #if defined(WITH_PRODUCTS)
-    if (s->scaling != QUIRE__PLAIN) {
+    if (scaled) {
         scaled_tile(s, &r, tokens, vectors);
         return;
     }
 #endif
+    (void)scaled;
     begin_sums(s, &r, s->first, tokens, vectors);
     add_steps(s, &r, s->blocks * QUIRE__BLOCK_STEPS, tokens, vectors);
     end_sums(s, &r, tokens, vectors);
@@ -183,14 +216,20 @@ FN void product_tile(const struct stretch_product *s, uint32_t t, int u, int tok
 FN void product_vectors(const struct stretch_product *s, int u, int vectors)
 {
     uint32_t t = 0;
+#if defined(WITH_PRODUCTS)
+    for (; s->scaling != QUIRE__PLAIN && t + WHOLE_TOKENS <= s->tokens; t += WHOLE_TOKENS)
+        product_tile(s, t, u, WHOLE_TOKENS, vectors, true);
+    for (; s->scaling != QUIRE__PLAIN && t < s->tokens; t++)
+        product_tile(s, t, u, 1, vectors, true);
+#endif
     for (; t + PRODUCT_TOKENS <= s->tokens; t += PRODUCT_TOKENS)
-        product_tile(s, t, u, PRODUCT_TOKENS, vectors);
+        product_tile(s, t, u, PRODUCT_TOKENS, vectors, false);
 #if LANES == 16
     for (; t + 3 <= s->tokens; t += 3)
-        product_tile(s, t, u, 3, vectors);
+        product_tile(s, t, u, 3, vectors, false);
 #endif
     for (; t < s->tokens; t++)
-        product_tile(s, t, u, 1, vectors);
+        product_tile(s, t, u, 1, vectors, false);
 }
 
 FN void multiply(const struct stretch_product *s)

@@ -75,6 +75,11 @@ FN void v_to_u16(uint16_t *p, vi a)
     vst1_u16(p, vmovn_u32((uint32x4_t)a));
 }
 
+FN vw v_words_from_i8(const uint8_t *p)
+{
+    return (vw)vmovl_s8(vreinterpret_s8_u8(vld1_u8(p)));
+}
+
 FN vi v_from_u8(const uint8_t *p)
 {
     uint8x8_t bytes = vcreate_u8(u32_at(p));

@@ -122,4 +122,40 @@ KERNEL void peak_bf16(float *end, size_t rounds)
 }
 #endif
 
+#if defined(WITH_PRODUCTS) && !defined(WITH_TILES)
+/* What a register holds, from here on unknown: or a compiler would multiply once. */
+#if defined(QUIRE_EMULATE)
+#define UNKNOWN(register) (void)(register)
+#elif defined(__aarch64__)
+#define UNKNOWN(register) __asm__("" : "+w"(register))
+#else
+#define UNKNOWN(register) __asm__("" : "+v"(register))
+#endif
+
+KERNEL void peak_codes(float *end, size_t rounds)
+{
+    enum { STEPS = PEAK_STEPS / 2 };
+    vi sums[PEAK_CHAINS];
+    vu ones = (vu)v_spread(0x10001u);
+    for (size_t i = 0; i < PEAK_CHAINS; i++)
+        sums[i] = v_spread(0);
+    for (size_t step = 0; step < rounds * STEPS; step++) {
+        UNKNOWN(ones);
+        UNROLL
+        for (size_t i = 0; i < PEAK_CHAINS; i++)
+            sums[i] = v_dot_words(sums[i], ones, ones);
+    }
+    vf sum = v_zero();
+    for (size_t i = 0; i < PEAK_CHAINS; i++)
+        sum += v_float(sums[i]);
+#undef UNKNOWN
+    *end = rounds != 0 ? v_sum(sum) / (float)(rounds * STEPS * PEAK_CHAINS * LANES) : 2;
+}
+#else
+KERNEL void peak_codes(float *end, size_t rounds)
+{
+    peak_bf16(end, rounds);
+}
+#endif
+
 #endif

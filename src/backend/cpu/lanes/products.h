@@ -1,10 +1,11 @@
-/* products.h - products of bfloat16 pairs and tiles, for the levels that have them.
+/* products.h - products of pairs and tiles, for the levels that multiply bfloat16.
  * SPDX-License-Identifier: Apache-2.0
  *
  * A vu holds 2 LANES bfloat16: lane i has elements 2i (low half) and 2i + 1.
  *
  *   v_dot2(c, a, b)    c + a1 b1 + a0 b0 in each lane
  *   v_pack2(low, high) the lanes of low, then those of high, rounded to nearest even
+ *   v_dot_words(c, a, b) c + a1 b1 + a0 b0 of signed words of 16 bits, in whole numbers of 32
  *
  * x86 takes and gives subnormal numbers as zero, whatever the caller's mode; v_dot2 is two fused
  * multiply-adds to nearest even, the odd product first (Intel SDM volume 2, VDPBF16PS,
@@ -41,7 +42,10 @@ _Static_assert(sizeof(struct tiles) == 64, "LDTILECFG reads 64 bytes");
  *
  *   TILE_DOT(c, a, b)   c[m][n] += sum over k of a[m][2k] b[k][2n] + a[m][2k + 1] b[k][2n + 1],
  *                       with c of f32, a and b of bfloat16: b holds pairs, those of one n side by
- *                       side in row k */
+ *                       side in row k
+ *
+ * Between flush_begin() and flush_end(what it gave), v_fma_flushed and v_add_flushed are the steps
+ * of TILE_DOT, which takes and gives subnormal numbers as zero. */
 #endif
 
 #if defined(QUIRE_EMULATE)
@@ -54,6 +58,13 @@ _Static_assert(sizeof(struct tiles) == 64, "LDTILECFG reads 64 bytes");
 #define LEVEL_NAME(name)  #name
 
 #if defined(__aarch64__)
+FN vi v_dot_words(vi c, vu a, vu b)
+{
+    int32x4_t low = vmull_s16(vget_low_s16((int16x8_t)a), vget_low_s16((int16x8_t)b));
+    int32x4_t high = vmull_high_s16((int16x8_t)a, (int16x8_t)b);
+    return (vi)vaddq_s32((int32x4_t)c, vpaddq_s32(low, high));
+}
+
 /* Not the compilers' own: clang 14 has them only where the whole file is compiled for bfloat16. */
 FN vf v_dot2(vf c, vu a, vu b)
 {
@@ -68,6 +79,13 @@ FN vu v_pack2(vf low, vf high)
     return y;
 }
 #else
+/* Not the compilers' own: gcc 12 copies its sums to memory and back. */
+FN vi v_dot_words(vi c, vu a, vu b)
+{
+    __asm__("vpdpwssd %2, %1, %0" : "+v"(c) : "v"(a), "v"(b));
+    return c;
+}
+
 FN vf v_dot2(vf c, vu a, vu b)
 {
     return (vf)_mm512_dpbf16_ps((__m512)c, (__m512bh)a, (__m512bh)b);
@@ -89,6 +107,28 @@ FN void tiles_configure(const struct tiles *shapes)
 FN void tiles_release(void)
 {
     __asm__ volatile("tilerelease");
+}
+
+FN uint32_t flush_begin(void)
+{
+    uint32_t saved = __builtin_ia32_stmxcsr();
+    __builtin_ia32_ldmxcsr(saved | 0x8040u); /* FTZ and DAZ */
+    return saved;
+}
+
+FN void flush_end(uint32_t saved)
+{
+    __builtin_ia32_ldmxcsr(saved);
+}
+
+FN vf v_fma_flushed(vf a, vf b, vf c)
+{
+    return v_fma(a, b, c);
+}
+
+FN vf v_add_flushed(vf a, vf b)
+{
+    return a + b;
 }
 
 /* Not the compilers' own: gcc 12 does not say that a load reads memory, and may drop the stores

@@ -7,21 +7,19 @@
 #ifndef QUIRE_BACKEND_CPU_LANES_TILES_H
 #define QUIRE_BACKEND_CPU_LANES_TILES_H
 
-/* Tiles 0-3 are sums, or what blocks add up to. Without factors, 2 x 2: of tokens 0-15 and panels 0
- * and 1, then of tokens 16-31; tiles 4 and 5 are tokens, 6 and 7 weights. 1 x 4: of up to 16 tokens
- * and four panels; tile 4 is tokens, 6 and 7 are weights by turns. */
-enum { TOKENS_0 = 4, TOKENS_1, WEIGHTS_0, WEIGHTS_1, TWO_TILES = 2 * TILE_ROWS_MAX };
+/* Tiles 0-3 are sums, or what blocks come to, of up to 16 tokens. Types without codes have those of
+ * four panels there, tokens in tile 4 and weights in 6 and 7 by turns; types with codes have two
+ * parts of the tokens in 4 and 5. */
+enum { TOKENS_0 = 4, TOKENS_1, WEIGHTS_0, WEIGHTS_1 };
 
-/* Shapes the tiles for so many tokens, at most 32, and so many parts of a block: up to 16 tokens
- * are those of the first tile, the others those of the second. */
+/* Shapes the tiles for so many tokens and so many parts of a block. */
 FN void shape_tiles(uint32_t tokens, uint32_t parts)
 {
-    uint8_t first = (uint8_t)(tokens < TILE_ROWS_MAX ? tokens : TILE_ROWS_MAX);
-    uint8_t second = tokens > TILE_ROWS_MAX ? (uint8_t)(tokens - first) : first;
+    uint8_t rows = (uint8_t)(tokens < TILE_ROWS_MAX ? tokens : TILE_ROWS_MAX);
     uint8_t steps = (uint8_t)(QUIRE__BLOCK_STEPS / parts);
     struct tiles shapes = {
         .palette = 1,
-        .rows = {first, first, second, second, first, second, steps, steps},
+        .rows = {rows, rows, rows, rows, rows, rows, steps, steps},
     };
     for (int i = 0; i < TILES; i++)
         shapes.colsb[i] = TILE_ROW_BYTES_MAX;
@@ -67,47 +65,9 @@ FN void prefetch_rows(const struct stretch_product *s, uint32_t t, uint32_t toke
         TILE_DOT(sum, tokens, weights);                                                            \
     } while (0)
 
-/* Over 16 tokens at token t, one or two panels from panel p; their number is a constant. */
-FN void products_2x2(const struct stretch_product *s, uint32_t t, uint32_t p, int panels)
-{
-    size_t stride = s->x_stride * sizeof(weight_element);
-    const weight_element *w = s->w + p * s->panel_stride;
-    const weight_element *x = s->x + t * s->x_stride;
-    uint32_t later = t + TILE_ROWS_MAX,
-             tokens = s->tokens - t < TWO_TILES ? s->tokens - t : TWO_TILES;
-    prefetch_rows(s, t, tokens, p);
-    if (panels == 2)
-        prefetch_rows(s, t, tokens, p + 1);
-    SUM_BEGIN(0, s->first, sums_at(s, t, p));
-    SUM_BEGIN(2, s->first, sums_at(s, later, p));
-    if (panels == 2) {
-        SUM_BEGIN(1, s->first, sums_at(s, t, p + 1));
-        SUM_BEGIN(3, s->first, sums_at(s, later, p + 1));
-    }
-    for (uint32_t b = 0; b < s->blocks; b++) {
-        TILE_LOAD(TOKENS_0, x, stride);
-        WEIGH(0, TOKENS_0, WEIGHTS_0, w);
-        TILE_LOAD(TOKENS_1, x + TILE_ROWS_MAX * s->x_stride, stride);
-        TILE_DOT(2, TOKENS_1, WEIGHTS_0);
-        if (panels == 2) {
-            WEIGH(1, TOKENS_0, WEIGHTS_1, w + s->panel_stride);
-            TILE_DOT(3, TOKENS_1, WEIGHTS_1);
-        }
-        x += QUIRE__BLOCK_COLUMNS;
-        w += s->block_stride;
-    }
-    SUM_END(0, s, t, p);
-    SUM_END(2, s, later, p);
-    if (panels == 2) {
-        SUM_END(1, s, t, p + 1);
-        SUM_END(3, s, later, p + 1);
-    }
-}
-
 /* Up to 16 tokens at token t, up to four panels from panel p; their number is a constant. */
-FN void products_1x4(const struct stretch_product *s, uint32_t t, uint32_t p, int panels)
+FN void plain_panels(const struct stretch_product *s, uint32_t t, uint32_t p, int panels)
 {
-    size_t stride = s->x_stride * sizeof(weight_element);
     const weight_element *w = s->w + p * s->panel_stride;
     const weight_element *x = s->x + t * s->x_stride;
     SUM_BEGIN(0, s->first, sums_at(s, t, p));
@@ -117,14 +77,14 @@ FN void products_1x4(const struct stretch_product *s, uint32_t t, uint32_t p, in
         SUM_BEGIN(3, s->first, sums_at(s, t, p + 3));
     }
     for (uint32_t b = 0; b < s->blocks; b++) {
-        TILE_LOAD(TOKENS_0, x, stride);
+        TILE_LOAD(TOKENS_0, x, TILE_ROW_BYTES_MAX);
         WEIGH(0, TOKENS_0, WEIGHTS_0, w);
         if (panels == 4) {
             WEIGH(1, TOKENS_0, WEIGHTS_1, w + s->panel_stride);
             WEIGH(2, TOKENS_0, WEIGHTS_0, w + 2 * s->panel_stride);
             WEIGH(3, TOKENS_0, WEIGHTS_1, w + 3 * s->panel_stride);
         }
-        x += QUIRE__BLOCK_COLUMNS;
+        x += X_PART_ELEMENTS;
         w += s->block_stride;
     }
     SUM_END(0, s, t, p);
@@ -138,83 +98,76 @@ FN void products_1x4(const struct stretch_product *s, uint32_t t, uint32_t p, in
 #undef SUM_END
 #undef SUM_BEGIN
 
-/* Up to 32 tokens of all panels. */
-FN void plain_32(const struct stretch_product *s, uint32_t t)
+/* Up to 16 tokens of all panels. */
+FN void plain_16(const struct stretch_product *s, uint32_t t)
 {
     uint32_t p = 0;
-    if (s->tokens - t > TILE_ROWS_MAX) {
-        for (; p + 2 <= s->panels; p += 2)
-            products_2x2(s, t, p, 2);
-        if (p < s->panels)
-            products_2x2(s, t, p, 1);
-        return;
-    }
     for (; p + 4 <= s->panels; p += 4)
-        products_1x4(s, t, p, 4);
+        plain_panels(s, t, p, 4);
     for (; p < s->panels; p++)
-        products_1x4(s, t, p, 1);
+        plain_panels(s, t, p, 1);
 }
 
-/* ---- types with codes: what each part of a block adds up to is scaled on vectors ---- */
+/* ---- types with codes: what each part of a block comes to is scaled on vectors ---- */
 
 enum {
     DOTS = TILE_ROWS_MAX * QUIRE__PANEL_ROWS, /* of a tile */
-    DOTS_ROOM = 4,                            /* parts whose products lie in memory */
+    QUAD = 4,                                 /* parts whose products lie in memory */
     FEW_ROWS = 4,                             /* of a tile: its products take half as long */
 };
-_Static_assert(DOTS_ROOM *DOTS * sizeof(float) <= QUIRE__DOTS_BYTES, "room for the products");
+_Static_assert(QUAD *DOTS * sizeof(float) <= QUIRE__DOTS_BYTES, "room for the products");
 
-/* Some tokens of a stretch, from token t. */
+/* Tokens of a stretch, from token t. */
 struct scaled_work {
+    const struct stretch_product *s;
     uint32_t t, tokens;
+    uint32_t most; /* tokens or over it; a constant, like scaling */
+    enum quire__scaling scaling;
 };
 
-/* Up to four parts of a panel, which follow each other. */
+/* Up to four parts of a panel, which follow each other from the one that is `first`. */
 struct quad {
+    const weight_element *w, *x; /* where its first block begins */
     uint32_t panel, first, count;
 };
 
-FN void next_quad(struct quad *q, uint32_t parts)
+FN uint32_t stretch_parts(const struct scaled_work *g)
 {
+    return g->s->blocks * parts_of(g->scaling);
+}
+
+FN uint32_t quad_count(const struct scaled_work *g, uint32_t first)
+{
+    uint32_t left = stretch_parts(g) - first;
+    return left < QUAD ? left : QUAD;
+}
+
+FN void next_quad(const struct scaled_work *g, struct quad *q)
+{
+    uint32_t blocks = q->count / parts_of(g->scaling);
     q->first += q->count;
-    if (q->first == parts) {
+    q->w += blocks * DECODED_ELEMENTS;
+    q->x += blocks * 2 * X_PART_ELEMENTS;
+    if (q->first == stretch_parts(g)) {
+        q->x -= g->s->blocks * 2 * X_PART_ELEMENTS;
         q->first = 0;
         q->panel++;
     }
-    q->count = parts - q->first < DOTS_ROOM ? parts - q->first : DOTS_ROOM;
+    q->count = quad_count(g, q->first);
 }
 
-/* Where part i of a panel's stretch lies. */
-FN const weight_element *part_at(const struct stretch_product *s, uint32_t panel, uint32_t i,
-                                 enum quire__scaling scaling)
+FN void begin_sums(const struct scaled_work *g, vf *sums, uint32_t panel)
 {
-    uint32_t parts = parts_of(scaling);
-    return s->w + panel * s->panel_stride + i / parts * s->block_stride +
-           i % parts * QUIRE__BLOCK_WEIGHTS / parts;
-}
-
-/* The sums so far, and the addends of the stretch; `most`, a constant, is the number of tokens or
- * over it, and scaling is a constant too. */
-FN void begin_sums(const struct stretch_product *s, const struct scaled_work *g, vf *sums,
-                   uint32_t panel, uint32_t most, enum quire__scaling scaling)
-{
+    const struct stretch_product *s = g->s;
     prefetch_rows(s, g->t, g->tokens, panel);
     UNROLL
-    for (uint32_t a = 0; a < most; a++)
+    for (uint32_t a = 0; a < g->most; a++)
         sums[a] = s->first || a >= g->tokens ? v_zero() : v_load(sums_at(s, g->t + a, panel));
-    for (uint32_t b = 0; has_offset(scaling) && b < s->blocks; b++) {
-        const weight_element *block = s->w + panel * s->panel_stride + b * s->block_stride;
-        const float *x_sums = s->x_sums + b * s->x_sums_stride + g->t;
-        vf m = v_load(lines_at(block) + QUIRE__PANEL_ROWS);
-        UNROLL
-        for (uint32_t a = 0; a < most; a++)
-            sums[a] = v_fma(m, v_set1(x_sums[a]), sums[a]);
-    }
 }
 
-FN void end_sums(const struct stretch_product *s, const struct scaled_work *g, const vf *sums,
-                 uint32_t panel, uint32_t most)
+FN void end_sums(const struct scaled_work *g, const vf *sums, uint32_t panel)
 {
+    const struct stretch_product *s = g->s;
     float *to = sums_at(s, g->t, panel);
     size_t stride = SUM_LANES;
     if (s->y != NULL) {
@@ -222,88 +175,110 @@ FN void end_sums(const struct stretch_product *s, const struct scaled_work *g, c
         stride = s->y_stride;
     }
     UNROLL
-    for (uint32_t a = 0; a < most; a++) {
+    for (uint32_t a = 0; a < g->most; a++) {
         if (a < g->tokens)
             v_store(to + a * stride, sums[a]);
     }
 }
 
-/* The factors of part i of a panel's stretch. */
-FN vf factors_of(const struct stretch_product *s, uint32_t panel, uint32_t i,
-                 enum quire__scaling scaling)
+/* Adds what part k of a quad came to. */
+FN void fold_part(const struct scaled_work *g, const struct quad *q, uint32_t k, vf *sums)
 {
-    uint32_t parts = parts_of(scaling);
-    const weight_element *block = s->w + panel * s->panel_stride + i / parts * s->block_stride;
-    return v_load(lines_at(block) + i % parts * QUIRE__PANEL_ROWS);
-}
-
-FN void fold_part(vf *sums, vf d, const float *dots, uint32_t most)
-{
+    uint32_t parts = parts_of(g->scaling), block = (q->first + k) / parts;
+    const float *lines = lines_at(q->w + k / parts * DECODED_ELEMENTS);
+    const float *dots = g->s->dots + (size_t)k * DOTS;
+    const float *x_sums = g->s->at.sums + block * g->s->at.stride + g->t;
+    vf d = v_load(lines + k % parts * QUIRE__PANEL_ROWS);
+    vf m = v_load(lines + QUIRE__PANEL_ROWS);
     UNROLL
-    for (uint32_t a = 0; a < most; a++)
+    for (uint32_t a = 0; a < g->most; a++) {
         sums[a] = v_fma(v_load(dots + a * QUIRE__PANEL_ROWS), d, sums[a]);
+        if (has_offset(g->scaling))
+            sums[a] = v_fma(m, v_set1(x_sums[a]), sums[a]);
+    }
 }
 
 /* A part is multiplied; two parts later its products are stored, and two more later they are
- * scaled: each takes long to end, and so nothing needs to wait for it. */
-FN void scaled_panels(const struct stretch_product *s, const struct scaled_work *g, uint32_t most,
+ * scaled: each takes long to end, and so nothing needs to wait for it. Counts may be constants. */
+FN void multiply_quad(const struct scaled_work *g, const struct quad *now, const struct quad *last,
+                      uint32_t now_count, uint32_t last_count, vf *sums)
+{
+    const uint32_t parts = parts_of(g->scaling);
+#define PART(k, weights_tile, stored, in_store)                                                    \
+    do {                                                                                           \
+        if ((k) < now_count) {                                                                     \
+            const weight_element *x = now->x + (k) / parts * (2 * X_PART_ELEMENTS) +               \
+                                      (k) % parts * (QUIRE__BLOCK_COLUMNS / 2);                    \
+            const weight_element *w = now->w + (k) / parts * DECODED_ELEMENTS +                    \
+                                      (k) % parts * (QUIRE__BLOCK_WEIGHTS / 2);                    \
+            TILE_LOAD(TOKENS_0, x, TILE_ROW_BYTES_MAX);                                            \
+            TILE_LOAD(weights_tile, w, TILE_ROW_BYTES_MAX);                                        \
+            TILE_ZERO(k);                                                                          \
+            TILE_DOT(k, TOKENS_0, weights_tile);                                                   \
+            TILE_LOAD(TOKENS_1, x + X_PART_ELEMENTS, TILE_ROW_BYTES_MAX);                          \
+            TILE_DOT(k, TOKENS_1, weights_tile);                                                   \
+        }                                                                                          \
+        if ((stored) < (in_store))                                                                 \
+            TILE_STORE(stored, g->s->dots + (stored)*DOTS, TILE_ROW_BYTES_MAX);                    \
+        if ((k) < last_count)                                                                      \
+            fold_part(g, last, k, sums);                                                           \
+    } while (0)
+    PART(0, WEIGHTS_0, 2, last_count);
+    PART(1, WEIGHTS_1, 3, last_count);
+    PART(2, WEIGHTS_0, 0, now_count);
+    PART(3, WEIGHTS_1, 1, now_count);
+#undef PART
+}
+
+/* All panels; `whole`, a constant: every quad has four parts. */
+FN void scaled_panels(const struct scaled_work *g, bool whole)
+{
+    const struct stretch_product *s = g->s;
+    struct quad now = {.w = s->w, .x = s->x + g->t * s->x_stride, .count = quad_count(g, 0)};
+    struct quad last = now;
+    vf sums[TILE_ROWS_MAX];
+    multiply_quad(g, &now, &last, now.count, 0, sums);
+    for (next_quad(g, &now); last.panel < s->panels; last = now, next_quad(g, &now)) {
+        if (last.first == 0)
+            begin_sums(g, sums, last.panel);
+        if (now.panel == s->panels)
+            multiply_quad(g, &now, &last, 0, last.count, sums);
+        else if (whole)
+            multiply_quad(g, &now, &last, QUAD, QUAD, sums);
+        else
+            multiply_quad(g, &now, &last, now.count, last.count, sums);
+        if (last.first + last.count == stretch_parts(g))
+            end_sums(g, sums, last.panel);
+    }
+}
+
+FN void scaled_tokens(const struct stretch_product *s, uint32_t t, uint32_t tokens, uint32_t most,
                       enum quire__scaling scaling)
 {
-    uint32_t parts = s->blocks * parts_of(scaling);
-    size_t stride = s->x_stride * sizeof(weight_element);
-    const weight_element *x = s->x + g->t * s->x_stride;
-    struct quad now = {.count = parts < DOTS_ROOM ? parts : DOTS_ROOM}, last = {0};
-    vf sums[TILE_ROWS_MAX];
-    UNROLL
-    for (uint32_t a = 0; a < most; a++)
-        sums[a] = v_zero();
-    while (now.panel < s->panels || last.count != 0) {
-        if (now.panel == s->panels)
-            now.count = 0;
-        if (last.count != 0 && last.first == 0)
-            begin_sums(s, g, sums, last.panel, most, scaling);
-#define PART(k, sum, tokens_tile, weights_tile, stored, in_store)                                  \
-    do {                                                                                           \
-        if ((k) < now.count) {                                                                     \
-            uint32_t i = now.first + (k);                                                          \
-            TILE_LOAD(tokens_tile, x + i * QUIRE__BLOCK_COLUMNS / parts_of(scaling), stride);      \
-            TILE_LOAD(weights_tile, part_at(s, now.panel, i, scaling), TILE_ROW_BYTES_MAX);        \
-            TILE_ZERO(sum);                                                                        \
-            TILE_DOT(sum, tokens_tile, weights_tile);                                              \
-        }                                                                                          \
-        if ((stored) < (in_store).count)                                                           \
-            TILE_STORE(stored, s->dots + (stored)*DOTS, TILE_ROW_BYTES_MAX);                       \
-        if ((k) < last.count)                                                                      \
-            fold_part(sums, factors_of(s, last.panel, last.first + (k), scaling),                  \
-                      s->dots + (k)*DOTS, most);                                                   \
-    } while (0)
-        PART(0, 0, TOKENS_0, WEIGHTS_0, 2, last);
-        PART(1, 1, TOKENS_1, WEIGHTS_1, 3, last);
-        PART(2, 2, TOKENS_0, WEIGHTS_0, 0, now);
-        PART(3, 3, TOKENS_1, WEIGHTS_1, 1, now);
-#undef PART
-        if (last.count != 0 && last.first + last.count == parts)
-            end_sums(s, g, sums, last.panel, most);
-        last = now;
-        if (now.count != 0)
-            next_quad(&now, parts);
-    }
+    struct scaled_work g = {s, t, tokens, most, scaling};
+    if (stretch_parts(&g) % QUAD == 0)
+        scaled_panels(&g, true);
+    else
+        scaled_panels(&g, false);
 }
 
 /* Up to 16 tokens of all panels; scaling is a constant. */
 FN void scaled_16(const struct stretch_product *s, uint32_t t, enum quire__scaling scaling)
 {
-    uint32_t left = s->tokens - t;
-    struct scaled_work g = {.t = t, .tokens = left < TILE_ROWS_MAX ? left : TILE_ROWS_MAX};
-    if (g.tokens > FEW_ROWS)
-        scaled_panels(s, &g, TILE_ROWS_MAX, scaling);
+    uint32_t left = s->tokens - t, tokens = left < TILE_ROWS_MAX ? left : TILE_ROWS_MAX;
+    if (tokens > FEW_ROWS)
+        scaled_tokens(s, t, tokens, TILE_ROWS_MAX, scaling);
     else
-        scaled_panels(s, &g, FEW_ROWS, scaling);
+        scaled_tokens(s, t, tokens, FEW_ROWS, scaling);
 }
 
-FN void any_scaled_16(const struct stretch_product *s, uint32_t t)
+/* ---- all of a stretch ---- */
+
+FN void multiply_16(const struct stretch_product *s, uint32_t t)
 {
-    if (has_offset(s->scaling))
+    if (s->scaling == QUIRE__PLAIN)
+        plain_16(s, t);
+    else if (has_offset(s->scaling))
         scaled_16(s, t, QUIRE__OFFSET);
     else if (s->scaling == QUIRE__SUPER_16)
         scaled_16(s, t, QUIRE__SUPER_16);
@@ -311,40 +286,23 @@ FN void any_scaled_16(const struct stretch_product *s, uint32_t t)
         scaled_16(s, t, QUIRE__SCALED);
 }
 
-/* ---- all of a stretch ---- */
-
-/* As many tokens as are left, or as are taken at once. */
-FN void multiply_some(const struct stretch_product *s, uint32_t t)
-{
-    if (s->scaling == QUIRE__PLAIN)
-        plain_32(s, t);
-    else
-        any_scaled_16(s, t);
-}
-
-FN uint32_t tokens_at_once(enum quire__scaling scaling)
-{
-    return scaling == QUIRE__PLAIN ? TWO_TILES : TILE_ROWS_MAX;
-}
-
 FN void multiply(const struct stretch_product *s)
 {
-    uint32_t most = tokens_at_once(s->scaling), t = 0, rest = s->tokens % most;
-    for (; t + most <= s->tokens; t += most)
-        multiply_some(s, t);
+    uint32_t t = 0, rest = s->tokens % TILE_ROWS_MAX;
+    for (; t + TILE_ROWS_MAX <= s->tokens; t += TILE_ROWS_MAX)
+        multiply_16(s, t);
     if (rest == 0)
         return;
     if (t != 0)
         shape_tiles(rest, parts_of(s->scaling));
-    multiply_some(s, t);
+    multiply_16(s, t);
     if (t != 0)
-        shape_tiles(most, parts_of(s->scaling));
+        shape_tiles(TILE_ROWS_MAX, parts_of(s->scaling));
 }
 
 FN void multiply_begin(const struct quire__linear *t)
 {
-    uint32_t most = tokens_at_once(t->panels->scaling);
-    shape_tiles(t->tokens < most ? t->tokens : most, parts_of(t->panels->scaling));
+    shape_tiles(t->tokens, parts_of(t->panels->scaling));
 }
 
 FN void multiply_end(void)

@@ -76,6 +76,14 @@ FN vw v_look_up_words2(vw lower, vw upper, vw index)
     return y;
 }
 
+FN vw v_words_from_i8(const uint8_t *p)
+{
+    vw y;
+    for (int i = 0; i < 2 * LANES; i++)
+        y[i] = (uint16_t)(int8_t)p[i];
+    return y;
+}
+
 FN vw v_words_from_u8(const uint8_t *p)
 {
     vw y;

@@ -248,7 +248,7 @@ static void prepare(const struct quire__inputs *rows)
 {
     size_t padded = quire__round_up(rows->columns, QUIRE__BLOCK_COLUMNS);
     for (uint32_t i = 0; i < rows->rows; i++) {
-        float *to = (float *)rows->to + i * rows->to_stride;
+        float *to = (float *)(void *)((uint8_t *)rows->to + i * rows->to_stride);
         memcpy(to, rows->x + i * rows->x_stride, rows->columns * sizeof(float));
         memset(to + rows->columns, 0, (padded - rows->columns) * sizeof(float));
     }
@@ -277,7 +277,8 @@ static void add_block(const struct quire__linear *t, const float *w, uint32_t pa
 {
     uint64_t first = (uint64_t)panel * QUIRE__PANEL_ROWS, left = t->panels->rows - first;
     for (uint32_t i = 0; i < t->tokens; i++) {
-        const float *x = (const float *)t->x + i * t->x_stride + block * QUIRE__BLOCK_COLUMNS;
+        const void *row = (const uint8_t *)t->x + i * t->x_stride;
+        const float *x = (const float *)row + block * QUIRE__BLOCK_COLUMNS;
         for (uint32_t r = 0; r < QUIRE__PANEL_ROWS && r < left; r++) {
             float *y = t->y + i * t->y_stride + first + r;
             for (uint32_t k = 0; k < QUIRE__BLOCK_COLUMNS; k++)
@@ -394,6 +395,11 @@ static void peak_f32(float *end, size_t rounds)
 }
 
 static void peak_bf16(float *end, size_t rounds)
+{
+    peak_f32(end, rounds);
+}
+
+static void peak_codes(float *end, size_t rounds)
 {
     peak_f32(end, rounds);
 }
