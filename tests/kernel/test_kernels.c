@@ -324,7 +324,9 @@ static void attend_row(struct bench *b, const struct tile_case *c, uint32_t r, c
         if ((c->mask[r] >> p & 1) == 0)
             continue;
         weight[p] = exp(x[p] - max);
-        slack[p] = weight[p] * (expm1(slack[p]) + U * fabs(x[p] - max) + 5 * U) + 1e-37;
+        slack[p] = weight[p] * (expm1(slack[p]) + U * fabs(x[p] - max) + 5 * U +
+                                qt_weight_error(b->k->arithmetic, max - x[p])) +
+                   1e-37;
         sum += weight[p];
         sum_error += slack[p];
     }

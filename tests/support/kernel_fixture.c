@@ -353,7 +353,8 @@ void kt_cache_attend(struct kt_cache *cache, const struct kt_part *parts, uint32
  *
  * A level that multiplies in bfloat16 rounds both factors of every product, each by 2^-8 relative:
  * b = 2^-7 of sum |q_d k_d| and of sum p_i |v_i| more. Then e_i may be large: exp(e_i) - 1 takes
- * its place, and the quotient's denominator is less by as much.
+ * its place, and the quotient's denominator is less by as much. On tiles exp is off
+ * by more (products.h).
  *
  * Where rows are stored turned, q is turned in f64 and the output turned back. The turn of n
  * elements x in f32 is off by turn_u(n) sum |x| / sqrt(n) (log2 n sums, a product, a factor), which
@@ -512,6 +513,7 @@ static double weigh(struct oracle *o, struct row_bound *bound)
             continue;
         }
         o->e[t] += KT_U * fabs(o->s[t] - max) + 6 * KT_U * steps + (o->position + 1) * KT_U;
+        o->e[t] += qt_weight_error(o->cache->backend->caps.arithmetic, max - o->s[t]);
         bound->worst = fmax(bound->worst, o->e[t]);
         o->e[t] = expm1(o->e[t]);
         o->s[t] = exp(o->s[t] - max);

@@ -6,12 +6,24 @@
 
 #include "backend/cpu/kernels.h"
 
-double qt_product_error(const char *arithmetic)
+static const struct quire__kernels *kernels_of(const char *arithmetic)
 {
     const struct quire__kernels *kernels;
     for (uint32_t i = 0; (kernels = quire__kernels_at(i)) != NULL; i++) {
         if (strcmp(kernels->arithmetic, arithmetic) == 0)
-            return kernels->products == QUIRE_BF16 ? QT_BF16_PRODUCT : 0;
+            return kernels;
     }
-    return 0;
+    return NULL;
+}
+
+double qt_product_error(const char *arithmetic)
+{
+    const struct quire__kernels *kernels = kernels_of(arithmetic);
+    return kernels != NULL && kernels->products == QUIRE_BF16 ? QT_BF16_PRODUCT : 0;
+}
+
+double qt_weight_error(const char *arithmetic, double below)
+{
+    const struct quire__kernels *kernels = kernels_of(arithmetic);
+    return kernels != NULL && kernels->tiles ? 2.9e-6 + (5 + below) * 0x1p-24 : 0;
 }

@@ -323,9 +323,61 @@ FN void turn_square(vf *a, uint32_t w)
     }
 }
 
-/* exp(logit - base), rounded and turned to [query][position]. Returns the sums of what was not yet
- * rounded, in all lanes of a query: positions with the same remainder of 16 in order, then as a
- * tree of halves. */
+/* exp(x) of x of at most 0, off by 2.9e-6: weights are rounded to 2^-8 anyway. 2^r of r in 0 .. 1
+ * is the polynomial of degree 4 with p(0) = 1 whose largest relative error is least. */
+FN vf weight_of(vf x)
+{
+    vf power = x * EXP_LOG2E, r = v_fraction(power);
+    vf p = v_fma(v_set1(0x1.b7f78p-7f), r, v_set1(0x1.abf848p-5f));
+    p = v_fma(p, r, v_set1(0x1.ee2454p-3f));
+    p = v_fma(p, r, v_set1(0x1.62d6c6p-1f));
+    p = v_fma(p, r, v_set1(1.0f));
+    return v_times_power(p, power);
+}
+
+/* exp(logit - base) of 32 positions, rounded and turned to [query][position]; adds what was not yet
+ * rounded to the sums. */
+FN void weigh_some(const float *logits, vf base, vf *sums, uint32_t *to, uint32_t w)
+{
+    vf low[SIDE], high[SIDE];
+    UNROLL
+    for (uint32_t i = 0; i < w; i++) {
+        low[i] = weight_of(v_load(logits + i * SIDE) - base);
+        sums[i] += low[i];
+    }
+    turn_square(low, w);
+    UNROLL
+    for (uint32_t i = 0; i < w; i++) {
+        high[i] = weight_of(v_load(logits + (w + i) * SIDE) - base);
+        sums[i] += high[i];
+    }
+    turn_square(high, w);
+    UNROLL
+    for (uint32_t i = 0; i < w; i++)
+        v_store((float *)(void *)(to + i * (QUIRE__TILE / 2)), (vf)v_pack2(low[i], high[i]));
+}
+
+/* The same of sixteen queries: two positions become one vector of pairs first, so that half as many
+ * are turned. */
+FN void weigh_sixteen(const float *logits, vf base, vf *sums, uint32_t *to)
+{
+    vf pairs[SIDE];
+    UNROLL
+    for (uint32_t i = 0; i < SIDE; i++) {
+        vf low = weight_of(v_load(logits + 2 * i * SIDE) - base);
+        vf high = weight_of(v_load(logits + (2 * i + 1) * SIDE) - base);
+        sums[2 * i % SIDE] += low;
+        sums[(2 * i + 1) % SIDE] += high;
+        pairs[i] = (vf)weave(v_pack2(low, high));
+    }
+    turn_square(pairs, SIDE);
+    UNROLL
+    for (uint32_t i = 0; i < SIDE; i++)
+        v_store((float *)(void *)(to + i * (QUIRE__TILE / 2)), pairs[i]);
+}
+
+/* The weights of all positions. Returns the sums of what was not yet rounded, in all lanes of a
+ * query: positions with the same remainder of 16 in order, then as a tree of halves. */
 FN vf weigh(const struct tile_work *work, vf base, uint32_t w)
 {
     vf sums[SIDE];
@@ -333,24 +385,12 @@ FN vf weigh(const struct tile_work *work, vf base, uint32_t w)
     for (uint32_t i = 0; i < w; i++)
         sums[i] = v_zero();
     for (uint32_t step = 0; step < VALUE_STEPS; step++) {
-        vf low[SIDE], high[SIDE];
         const float *logits = work->logits + (size_t)step * PAIR * w;
-        UNROLL
-        for (uint32_t i = 0; i < w; i++) {
-            low[i] = v_exp_down(v_load(logits + i * SIDE) - base);
-            sums[i] += low[i];
-        }
-        turn_square(low, w);
-        UNROLL
-        for (uint32_t i = 0; i < w; i++) {
-            high[i] = v_exp_down(v_load(logits + (w + i) * SIDE) - base);
-            sums[i] += high[i];
-        }
-        turn_square(high, w);
-        UNROLL
-        for (uint32_t i = 0; i < w; i++)
-            v_store((float *)(void *)(work->weights + i * (QUIRE__TILE / 2) + step * SIDE),
-                    (vf)v_pack2(low[i], high[i]));
+        uint32_t *to = work->weights + step * SIDE;
+        if (w == SIDE)
+            weigh_sixteen(logits, base, sums, to);
+        else
+            weigh_some(logits, base, sums, to, w);
     }
     UNROLL
     for (uint32_t n = w / 2; n > 0; n /= 2) {

@@ -112,6 +112,18 @@ FN vw v_look_up_words2(vw lower, vw upper, vw index)
     return (vw)_mm512_permutex2var_epi16((__m512i)lower, (__m512i)index, (__m512i)upper);
 }
 
+/* a - floor(a), rounded down. */
+FN vf v_fraction(vf a)
+{
+    return (vf)_mm512_reduce_ps((__m512)a, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+}
+
+/* a 2^floor(b), rounded once. */
+FN vf v_times_power(vf a, vf b)
+{
+    return (vf)_mm512_scalef_ps((__m512)a, (__m512)b);
+}
+
 FN vw v_words_from_i8(const uint8_t *p)
 {
     return (vw)_mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(const void *)p));

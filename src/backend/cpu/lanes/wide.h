@@ -76,6 +76,28 @@ FN vw v_look_up_words2(vw lower, vw upper, vw index)
     return y;
 }
 
+/* a - floor(a), rounded down; 0 of an infinity. */
+FN vf v_fraction(vf a)
+{
+    vf y;
+    for (int i = 0; i < LANES; i++) {
+        float whole = floorf(a[i]), rest = a[i] - whole;
+        if (a[i] - (rest + whole) < 0) /* what rounding to nearest added */
+            rest = nextafterf(rest, 0);
+        y[i] = isinf(a[i]) ? 0.0f : rest;
+    }
+    return y;
+}
+
+/* a 2^floor(b), rounded once, of a in 1 .. 2 and b of at most 0. */
+FN vf v_times_power(vf a, vf b)
+{
+    vf y;
+    for (int i = 0; i < LANES; i++)
+        y[i] = isnan(b[i]) ? b[i] : ldexpf(a[i], b[i] < -200 ? -200 : (int)floorf(b[i]));
+    return y;
+}
+
 FN vw v_words_from_i8(const uint8_t *p)
 {
     vw y;
