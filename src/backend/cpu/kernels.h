@@ -67,11 +67,11 @@ static inline size_t quire__queries_bytes(uint32_t rows, uint32_t dim)
     return (size_t)rows * ((dim + 31u) / 32u * 32u) * sizeof(float);
 }
 
-/* Bytes of a tile's scratch: its K or V as f32, or both as bfloat16 beside logits and weights of
- * sixteen queries. */
+/* Bytes of a tile's scratch: its K or V as f32, or both as bfloat16 beside the logits of twice 16
+ * queries and the weights of 8 times 16. */
 static inline size_t quire__tile_scratch(uint32_t dim, uint32_t dim_v)
 {
-    return quire__queries_bytes(QUIRE__TILE, dim > dim_v ? dim : dim_v) + (size_t)QUIRE__TILE * 96;
+    return quire__queries_bytes(QUIRE__TILE, dim > dim_v ? dim : dim_v) + (size_t)QUIRE__TILE * 384;
 }
 
 /* The scratch of a thread that multiplies: a stretch of decoded panels, the sums of panels whose

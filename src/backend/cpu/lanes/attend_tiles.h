@@ -22,6 +22,8 @@ enum {
     TILE_QUERIES = 5,                 /* [pair of dimensions][query] */
     TILE_SUMS = 6,
     TILE_WEIGHTS = 7, /* [query][dimension], [query][position] */
+    ROUND = 8,        /* times sixteen queries that meet K, and then V */
+    WEIGHT_WORDS = SIDE * QUIRE__TILE / 2,
 };
 
 FN uint32_t padded(uint32_t dim)
@@ -61,15 +63,17 @@ struct tile_work {
     uint16_t *keys;     /* [64][padded dim] */
     uint32_t *values;   /* [32 pairs of positions][dim_v] */
     float *logits;      /* [64][width] */
-    uint32_t *weights;  /* [16][32 pairs of positions] */
+    float *next_logits; /* of the sixteen queries after these */
+    uint32_t *weights;  /* [16][32 pairs of positions], the first of ROUND of them */
     uint32_t row_words; /* of keys */
 };
 
 FN struct tile_work work_of(const struct quire__tile *t)
 {
     struct tile_work w = {.logits = t->scratch, .row_words = padded(t->k.dim)};
-    w.weights = (uint32_t *)(void *)(w.logits + QUIRE__TILE * SIDE);
-    w.values = w.weights + SIDE * QUIRE__TILE / 2;
+    w.next_logits = w.logits + QUIRE__TILE * SIDE;
+    w.weights = (uint32_t *)(void *)(w.next_logits + QUIRE__TILE * SIDE);
+    w.values = w.weights + ROUND * WEIGHT_WORDS;
     w.keys = (uint16_t *)(void *)(w.values + (size_t)t->dim_v * QUIRE__TILE / 2);
     return w;
 }
@@ -560,10 +564,51 @@ static TARGET __attribute__((noinline)) void wild_values(const struct quire__til
     }
 }
 
+FN void add_values(const struct quire__tile *t, const struct tile_work *w, uint32_t r, uint32_t m,
+                   bool wild)
+{
+    size_t floats = QUIRE__STATE_HEAD + t->dim_v;
+    if (wild)
+        wild_values(t, w, r, m);
+    else
+        tile_values(t, w, (struct sums){t->state + r * floats + QUIRE__STATE_HEAD, floats}, m);
+}
+
+/* Up to ROUND times sixteen queries from row `first` on: all meet K, then all meet V, so that each
+ * stays in the first-level cache; and what tiles and lanes store for each other has left for that
+ * cache before it is read. Returns how many rows. */
+FN uint32_t whole_round(const struct quire__tile *t, struct tile_work w, uint32_t first, bool wild)
+{
+    uint32_t left = (t->rows - first) / SIDE, rows = (left < ROUND ? left : ROUND) * SIDE;
+    struct tile_work values = w, next = w;
+    tile_logits(t, &w, first, SIDE);
+    for (uint32_t r = first; r < first + rows; r += SIDE, w.weights += WEIGHT_WORDS) {
+        next.logits = w.next_logits;
+        if (r + SIDE < first + rows)
+            tile_logits(t, &next, r + SIDE, SIDE);
+        move_states_16(t, &w, r, SIDE);
+        w.next_logits = w.logits;
+        w.logits = next.logits;
+    }
+    for (uint32_t r = first; r < first + rows; r += SIDE, values.weights += WEIGHT_WORDS)
+        add_values(t, &values, r, SIDE, wild);
+    return rows;
+}
+
+/* Fewer than sixteen queries. */
+FN void rest_of_queries(const struct quire__tile *t, const struct tile_work *w, uint32_t r,
+                        bool wild)
+{
+    uint32_t m = t->rows - r;
+    shape_for_queries(m);
+    tile_logits(t, w, r, m);
+    move_all_states(t, w, r, m);
+    add_values(t, w, r, m, wild);
+}
+
 KERNEL void attend(const struct quire__tile *t)
 {
     struct tile_work w = work_of(t);
-    size_t floats = QUIRE__STATE_HEAD + t->dim_v;
     uint64_t seen = 0;
     bool even = true; /* everybody sees the same */
     for (uint32_t r = 0; r < t->rows; r++) {
@@ -573,17 +618,13 @@ KERNEL void attend(const struct quire__tile *t)
     take_all_keys(t, &w);
     take_seen_values(t, &w, seen);
     bool wild = !even && has_wild_values(t, &w);
-    for (uint32_t r = 0; r < t->rows; r += SIDE) {
-        uint32_t m = t->rows - r < SIDE ? t->rows - r : SIDE;
-        if (r == 0 || m < SIDE)
-            shape_for_queries(m);
-        tile_logits(t, &w, r, m);
-        move_all_states(t, &w, r, m);
-        if (wild)
-            wild_values(t, &w, r, m);
-        else
-            tile_values(t, &w, (struct sums){t->state + r * floats + QUIRE__STATE_HEAD, floats}, m);
-    }
+    uint32_t r = 0;
+    if (t->rows >= SIDE)
+        shape_for_queries(SIDE);
+    while (r + SIDE <= t->rows)
+        r += whole_round(t, w, r, wild);
+    if (r < t->rows)
+        rest_of_queries(t, &w, r, wild);
     tiles_release();
 }
 
