@@ -333,14 +333,18 @@ FN void prefetch_ahead(const uint8_t *p, size_t ahead, uint32_t bytes, bool near
     }
 }
 
-/* Asks for a block of the next group and, into the first-level cache, for one that is near. */
+/* Asks for a block that is near, into the first-level cache. Blocks of nibbles are so short that
+ * one of the next group is asked for too; longer ones fill the line buffers, and a processor that
+ * follows the stream itself brings them sooner. */
 FN void prefetch_block(const struct quire__panels *panels, const struct quire__block *block,
                        struct form form)
 {
     size_t ahead = QUIRE__GROUP * panels->panel_bytes;
     uint32_t codes = quire__codes_bytes(form.codes), scales = quire__scales_bytes(form.scaling);
-    prefetch_ahead(block->codes, ahead, codes, false);
-    prefetch_ahead(block->scales, ahead, scales, false);
+    if (form.codes == QUIRE__NIBBLES) {
+        prefetch_ahead(block->codes, ahead, codes, false);
+        prefetch_ahead(block->scales, ahead, scales, false);
+    }
     prefetch_ahead(block->codes, BLOCKS_NEAR * codes, codes, true);
     prefetch_ahead(block->scales, BLOCKS_NEAR * scales, scales, true);
 }
