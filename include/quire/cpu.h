@@ -66,8 +66,8 @@ QUIRE_API quire_status quire_cpu_read_rate(struct quire_backend *backend, const 
  *
  * backend: "cpu", idle; products: QUIRE_F32; QUIRE_BF16 for products of bf16 with sums of f32,
  * which a level without instructions for them makes in f32; or QUIRE_Q8 for those of weights with
- * codes in linear layers, which are whole numbers of 16 bits, bf16 on tiles, or f32; *per_second:
- * multiply-adds.
+ * codes in linear layers: of whole numbers of 16 bits, of bf16 on tiles, where a weight then takes
+ * two of them, or of f32; *per_second: multiply-adds.
  * Statuses: INVAL for NULL or other products; UNSUPPORTED for another backend.
  * Threads: any; other work of the backend waits.
  * Cost: some 10 ms. */

@@ -5,9 +5,11 @@
  * one at a time and any number of threads give the same bytes. */
 #include "matrix_fixture.h"
 
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
+#include "backend/cpu/float_mode.h"
 #include "backend/cpu/scalar.h"
 
 enum { TOKENS = 70 };
@@ -158,6 +160,126 @@ static void check_linear(const struct quire__kernels *kernels)
         kt_guard_free(&x_guard);
         kt_guard_free(&y);
         kt_guard_free(&alone);
+    }
+}
+
+/* y of `tokens` equal rows of x; each must have the bits of the first. */
+static void run_equal_rows(const struct quire__kernels *kernels, const struct kt_matrix *m,
+                           const float *x, uint32_t tokens, float *y)
+{
+    float *rows = qt_alloc(tokens * m->columns * sizeof *rows);
+    for (uint32_t t = 0; t < tokens; t++)
+        memcpy(rows + t * m->columns, x, m->columns * sizeof *rows);
+    run_linear(kernels, m, rows, tokens, y);
+    for (uint32_t t = 1; t < tokens; t++)
+        assert_memory_equal(y, y + t * m->rows, m->rows * sizeof *y);
+    qt_free(rows);
+}
+
+/* Q8_0 with factors of 1 and codes of -128, or any, in every row. */
+static void q8_matrix(struct kt_matrix *m, uint32_t rows, uint32_t blocks, struct qt_random *random)
+{
+    struct kt_guard file = kt_guard_new((size_t)rows * blocks * 34);
+    for (size_t i = 0; i < (size_t)rows * blocks; i++) {
+        uint8_t *block = (uint8_t *)file.data + i * 34;
+        block[0] = 0;
+        block[1] = 0x3c;
+        for (uint32_t k = 0; k < 32; k++)
+            block[2 + k] = random == NULL ? 0x80 : (uint8_t)qt_next(random);
+    }
+    kt_matrix_of(m, QUIRE_W_Q8_0, rows, (uint64_t)blocks * 32, file);
+}
+
+/* A block's products have an exact sum, whatever x is and up to 2^24. */
+static void blocks_are_exact(const struct quire__kernels *kernels)
+{
+    enum { ROWS = 20, TOKENS_MOST = 33 };
+    static const uint32_t counts[] = {1, 2, TOKENS_MOST};
+    static const float sizes[] = {1, 0x1p-101f, 0x1p114f};
+    struct qt_random random = {9};
+    float y[ROWS * TOKENS_MOST];
+    for (uint32_t i = 0; kernels->products == QUIRE_BF16 && i < 300; i++) {
+        struct kt_matrix m;
+        float x[32], size = sizes[i / 3 % 3];
+        double want[32];
+        q8_matrix(&m, ROWS, 1, i % 2 == 0 ? NULL : &random);
+        for (uint32_t k = 0; k < 32; k++) {
+            bool most = i < 50 || qt_chance(&random, 50);
+            float part = most ? 0x1.ffffp0f : (float)qt_below(&random, 1 << 24) * 0x1p-23f;
+            x[k] = (i >= 100 && qt_chance(&random, 50) ? -part : part) * size;
+        }
+        kt_inputs(kernels, true, x, 32, want);
+        run_equal_rows(kernels, &m, x, counts[i % 3], y);
+        for (uint32_t r = 0; r < ROWS; r++) {
+            double sum = 0;
+            for (uint32_t k = 0; k < 32; k++)
+                sum += (double)m.weights[r * 32 + k] * want[k];
+            assert_true((double)y[r] == sum);
+        }
+        kt_matrix_free(&m);
+    }
+}
+
+/* Blocks below 2^-100 are 0; those that reach 2^115 make their token NaN. */
+static void sizes_have_ends(const struct quire__kernels *kernels)
+{
+    enum { ROWS = 3, TOKENS_MOST = 17 };
+    static const uint32_t counts[] = {1, TOKENS_MOST};
+    float x[64] = {0}, y[ROWS * TOKENS_MOST];
+    struct kt_matrix m;
+    q8_matrix(&m, ROWS, 2, NULL);
+    for (uint32_t i = 0; kernels->products == QUIRE_BF16 && i < QT_LEN(counts); i++) {
+        x[40] = 0x1p-100f;
+        run_equal_rows(kernels, &m, x, counts[i], y);
+        assert_true(y[0] == -0x1p-93f);
+        x[40] = 0x1.fffffep-101f;
+        run_equal_rows(kernels, &m, x, counts[i], y);
+        assert_true(y[0] == 0);
+        x[40] = 0x1.fffffep114f;
+        run_equal_rows(kernels, &m, x, counts[i], y);
+        assert_true(y[0] == -0x1p122f);
+        x[40] = 0x1p115f;
+        run_equal_rows(kernels, &m, x, counts[i], y);
+        assert_true(isnan(y[0]));
+    }
+    kt_matrix_free(&m);
+}
+
+/* Products of tiny numbers: what instructions flush, one token alone flushes too; the caller's
+ * rounding and denormal rules are as before. */
+static void tiny_numbers_are_flushed(const struct quire__kernels *kernels)
+{
+    enum { ROWS = 35, COLUMNS = 96, TOKENS_MOST = 18 };
+    struct qt_random random = {10};
+    float x[COLUMNS], alone[ROWS], y[ROWS * TOKENS_MOST];
+    for (uint32_t i = 0; i < 40; i++) {
+        struct kt_matrix m;
+        struct kt_guard file = kt_guard_new(ROWS * COLUMNS * sizeof(float));
+        float *weights = file.data;
+        for (uint32_t k = 0; k < ROWS * COLUMNS; k++)
+            weights[k] = ldexpf((float)qt_below(&random, 512) - 256, -71);
+        for (uint32_t k = 0; k < COLUMNS; k++)
+            x[k] = ldexpf((float)qt_below(&random, 512) - 256, -71 + (int)(i % 4));
+        kt_matrix_of(&m, QUIRE_W_F32, ROWS, COLUMNS, file);
+        uint64_t mode = quire__float_mode_enter();
+        run_equal_rows(kernels, &m, x, TOKENS_MOST, y);
+        run_equal_rows(kernels, &m, x, 1, alone);
+        assert_memory_equal(alone, y, sizeof alone);
+        quire__float_mode_leave(mode);
+        volatile float least = FLT_MIN;
+        assert_true(least / 2 > 0);
+        kt_matrix_free(&m);
+    }
+}
+
+static void numbers_at_the_ends(void **state)
+{
+    (void)state;
+    const struct quire__kernels *kernels;
+    for (uint32_t i = 0; (kernels = kt_level(i)) != NULL; i++) {
+        blocks_are_exact(kernels);
+        sizes_have_ends(kernels);
+        tiny_numbers_are_flushed(kernels);
     }
 }
 
@@ -363,6 +485,9 @@ static void no_numbers_stay_in_their_row(void **state)
             assert_int_equal(backend->nn->linear(backend, weight, &xv, &yv), QUIRE_OK);
             for (uint32_t j = 0; j < COUNT * ROWS; j++)
                 assert_true(isfinite(y[j]) == (j / ROWS != BAD));
+            run_linear(kernels, &m, x + BAD * COLUMNS, 1, y);
+            for (uint32_t j = 0; j < ROWS; j++)
+                assert_true(!isfinite(y[j]));
             kt_guard_free(&x_guard);
             kt_guard_free(&y_guard);
         }
@@ -412,6 +537,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_kernel_at_every_level),
+        cmocka_unit_test(numbers_at_the_ends),
         cmocka_unit_test(rows_do_not_depend_on_the_batch),
         cmocka_unit_test(very_long_rows),
         cmocka_unit_test(very_many_tokens),

@@ -149,8 +149,11 @@ struct quire__inputs {
  *                  that multiply bf16 round x to it or, where the weights have codes, to multiples
  *                  of a power of two, the block's scale: X of at most 2^12 in size, so that the
  *                  largest has 12 bits or 13. Blocks below 2^-100 are 0; those that reach 2^115 or
- *                  are no numbers are NaN. X is kept in 16 bits or, for tiles, scale X in two parts
- *                  of bf16: 32 multiples of 32 scale, then the 32 rests
+ *                  are no numbers are NaN. Row i begins i to_stride bytes after `to`; X has 16
+ *                  bits. At levels with tiles rows lie 16 side by side instead, [blocks][16][32] of
+ *                  bf16, unless weights have codes and there is one token; X is two parts there,
+ *                  [blocks][2][16][32]: multiples of 32 scale, and the rests. There `to` has
+ *                  room for whole sixteens of rows, and is where one of them begins
  * linear           y = x w': the products of a row and a token are summed in one order, whatever
  *                  the number of tokens; NaN and infinity stay in their token's row of y
  * norm, rotary_*, silu, gelu, add, scale, argmax

@@ -13,7 +13,7 @@ enum {
     UNIT_BYTES_MIN = 128 * 1024,      /* of panels read for few tokens: some 8 us */
     PACK_BYTES_MAX = 4 * 1024 * 1024, /* of a matrix, packed between two calls of `taken` */
     PACK_BYTES_MIN = 64 * 1024,       /* of a unit of packing */
-    PREPARE_ROWS = 16,
+    PREPARE_ROWS = 16,                /* a tile of rows, which one thread lays out */
     EMBED_ROWS = 16,
     LINE_TOGETHER = 16, /* tokens of a block: a line of a cache */
     X_PADDING = 64,     /* bytes after a prepared row, so that rows do not share sets of a cache */

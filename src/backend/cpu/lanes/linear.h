@@ -41,7 +41,6 @@ struct rounded_block {
 
 #define X_SMALLEST   0x1p-100f /* of the largest of a block; its products stay normal */
 #define X_LARGEST    0x1p115f  /* 2^24 times the scale is finite below this */
-#define WHOLE_MAX    0x1p12f
 #define TO_WHOLES    0x1.8p23f /* adding it, then taking it away, rounds to nearest even */
 #define TO_MULTIPLES 0x1.8p28f /* of 32 */
 
@@ -79,7 +78,7 @@ FN void put_wholes(weight_element *to, const struct rounded_block *block)
 {
     UNROLL
     for (int v = 0; v < X_VECTORS; v++)
-        v_to_u16(to + v * LANES, (vi)(block->x[v] + TO_WHOLES) - (vi)v_set1(TO_WHOLES));
+        v_to_u16(to + v * LANES, (vi)((vu)(block->x[v] + TO_WHOLES) - (vu)v_set1(TO_WHOLES)));
 }
 
 #if defined(WITH_TILES)
@@ -195,7 +194,7 @@ enum { STRETCH_BLOCKS = 4 };
 struct stretch_product {
     const weight_element *w; /* [panels][blocks], so many elements apart: */
     size_t panel_stride, block_stride;
-    const weight_element *x; /* [tokens] at the stretch's first column */
+    const weight_element *x; /* [tokens] at the stretch's first block, as `prepare` lays them out */
     size_t x_stride;         /* elements */
     struct quire__lines at;  /* of the stretch's first block; with bf16 and codes only */
     float *sums;             /* [panels][tokens][SUM_LANES] */

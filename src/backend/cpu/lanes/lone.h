@@ -37,7 +37,7 @@ FN struct row_block row_block_at(const struct quire__linear *t, uint32_t b)
     if (t->panels->scaling == QUIRE__PLAIN)
         block.x = (const weight_element *)t->x + (size_t)b * X_PART_ELEMENTS;
 #endif
-    if (t->at.scales != NULL) {
+    if (t->panels->scaling != QUIRE__PLAIN && t->at.scales != NULL) {
         block.scale = t->at.scales[b * t->at.stride];
         block.sum = t->at.sums[b * t->at.stride];
     }

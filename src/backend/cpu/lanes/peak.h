@@ -140,10 +140,11 @@ KERNEL void peak_codes(float *end, size_t rounds)
     for (size_t i = 0; i < PEAK_CHAINS; i++)
         sums[i] = v_spread(0);
     for (size_t step = 0; step < rounds * STEPS; step++) {
-        UNKNOWN(ones);
         UNROLL
-        for (size_t i = 0; i < PEAK_CHAINS; i++)
+        for (size_t i = 0; i < PEAK_CHAINS; i++) {
+            UNKNOWN(ones);
             sums[i] = v_dot_words(sums[i], ones, ones);
+        }
     }
     vf sum = v_zero();
     for (size_t i = 0; i < PEAK_CHAINS; i++)
