@@ -7,8 +7,6 @@ enum {
     REST_VECTORS =
         (int)SUM_VECTORS < (int)PRODUCT_VECTORS ? (int)SUM_VECTORS : (int)PRODUCT_VECTORS,
     VECTOR_ELEMENTS = 4 * LANES / (int)sizeof(weight_element),
-    STEPS_UNROLLED = 4,
-    WHOLE_TOKENS = 4, /* of a tile of whole numbers, whose compilers need more registers */
 };
 
 /* Sums in registers: of some tokens from token t, and of some vectors of the panels from vector u.
@@ -101,144 +99,135 @@ FN void add_steps(const struct stretch_product *s, struct register_tile *r, uint
 }
 
 #if defined(WITH_PRODUCTS)
-/* Factors or addends of the rows of vector v of the tile, in block b. */
-FN vf tile_lines(const struct stretch_product *s, const struct register_tile *r, int v, uint32_t b,
-                 uint32_t line)
-{
-    const weight_element *block =
-        s->w + vector_at(r->u + v, s->panel_stride, 0) + b * s->block_stride;
-    return v_load(lines_at(block) + line * QUIRE__PANEL_ROWS + (r->u + v) % SUM_VECTORS * LANES);
-}
-
 /* What a part of a block comes to. */
-struct whole_tile {
-    vi sum[PRODUCT_TOKENS][8];
+struct whole_dots {
+    vi dot[PRODUCT_TOKENS][PRODUCT_VECTORS];
 };
 
-FN void add_whole_step(const struct stretch_product *s, struct register_tile *r,
-                       struct whole_tile *dots, int tokens, int vectors)
+FN void add_whole_step(const struct stretch_product *s, struct whole_dots *part,
+                       const weight_element *w, const weight_element *x, int tokens, int vectors)
 {
-    vf weights[8];
-    load_step(s, r, weights, vectors);
+    vu weights[PRODUCT_VECTORS];
+    UNROLL
+    for (int v = 0; v < vectors; v++)
+        memcpy(&weights[v], w + vector_at(v, s->panel_stride, VECTOR_ELEMENTS), sizeof weights[v]);
     UNROLL
     for (int a = 0; a < tokens; a++) {
-        vu columns = (vu)step_columns(r->x + (size_t)a * s->x_stride);
+        vu columns = (vu)step_columns(x + (size_t)a * s->x_stride);
         UNROLL
         for (int v = 0; v < vectors; v++)
-            dots->sum[a][v] = step_dot_words(dots->sum[a][v], (vu)weights[v], columns);
-    }
-    r->w += QUIRE__STEP_WEIGHTS;
-    r->x += 2;
-}
-
-FN void add_whole_steps(const struct stretch_product *s, struct register_tile *r,
-                        struct whole_tile *dots, uint32_t steps, int tokens, int vectors)
-{
-    UNROLL
-    for (int a = 0; a < tokens; a++) {
-        UNROLL
-        for (int v = 0; v < vectors; v++)
-            dots->sum[a][v] = v_spread(0);
-    }
-    for (uint32_t step = 0; step < steps; step += STEPS_UNROLLED) {
-        UNROLL
-        for (int i = 0; i < STEPS_UNROLLED; i++)
-            add_whole_step(s, r, dots, tokens, vectors);
+            part->dot[a][v] = step_dot_words(part->dot[a][v], weights[v], columns);
     }
 }
 
-/* Adds what part `part` of block b came to, scaled, and after its last part the addends. */
-struct whole_part {
-    uint32_t b, part;
-    bool zeros; /* the sums begin here */
-};
-
-FN void fold_part(const struct stretch_product *s, const struct register_tile *r,
-                  const struct whole_tile *dots, struct whole_part p, int tokens, int vectors)
+/* Adds what a part came to, scaled; after the last part of a block its addends. */
+FN void fold_part(const struct stretch_product *s, struct register_tile *r,
+                  const struct whole_dots *part, uint32_t i, enum quire__scaling scaling,
+                  int tokens, int vectors)
 {
-    const float *scales = s->at.scales + p.b * s->at.stride + r->t;
-    const float *x_sums = s->at.sums + p.b * s->at.stride + r->t;
+    uint32_t parts = parts_of(scaling), b = i / parts;
+    const weight_element *block = s->w + vector_at(r->u, s->panel_stride, 0) + b * s->block_stride;
+    const float *scales = s->at.scales + b * s->at.stride + r->t;
+    const float *x_sums = s->at.sums + b * s->at.stride + r->t;
     UNROLL
     for (int v = 0; v < vectors; v++) {
-        vf d = tile_lines(s, r, v, p.b, p.part), m = tile_lines(s, r, v, p.b, 1);
+        const float *lines =
+            lines_at(block + vector_at(v, s->panel_stride, 0)) + (r->u + v) % SUM_VECTORS * LANES;
+        vf d = v_load(lines + i % parts * QUIRE__PANEL_ROWS);
+        vf m = v_load(lines + QUIRE__PANEL_ROWS);
         UNROLL
         for (int a = 0; a < tokens; a++) {
-            float *at = waiting_sums(s, r, a, v);
-            vf dot = v_float(dots->sum[a][v]) * v_set1(scales[a]);
-            vf sum = v_fma(dot, d, p.zeros ? v_zero() : v_load(at));
-            v_store(at, has_offset(s->scaling) ? v_fma(m, v_set1(x_sums[a]), sum) : sum);
+            vf dot = v_float(part->dot[a][v]) * v_set1(scales[a]);
+            r->sum[a][v] = v_fma(dot, d, r->sum[a][v]);
+            if (has_offset(scaling))
+                r->sum[a][v] = v_fma(m, v_set1(x_sums[a]), r->sum[a][v]);
         }
     }
 }
 
+/* Sums lie in memory while a part is multiplied, which needs the registers. */
 FN void scaled_tile(const struct stretch_product *s, struct register_tile *r, int tokens,
-                    int vectors)
+                    int vectors, enum quire__scaling scaling)
 {
-    uint32_t parts = parts_of(s->scaling);
-    const weight_element *w = r->w;
+    uint32_t parts = parts_of(scaling), steps = QUIRE__BLOCK_STEPS / parts;
+    const weight_element *x = r->x;
+    begin_sums(s, r, s->first, tokens, vectors);
     for (uint32_t i = 0; i < s->blocks * parts; i++) {
-        struct whole_part p = {i / parts, i % parts, s->first && i == 0};
-        struct whole_tile dots;
-        if (p.part == 0)
-            r->w = w + p.b * s->block_stride;
-        add_whole_steps(s, r, &dots, QUIRE__BLOCK_STEPS / parts, tokens, vectors);
-        fold_part(s, r, &dots, p, tokens, vectors);
+        const weight_element *w =
+            r->w + i / parts * s->block_stride + i % parts * (QUIRE__BLOCK_WEIGHTS / parts);
+        struct whole_dots part;
+        UNROLL
+        for (int a = 0; a < tokens; a++) {
+            UNROLL
+            for (int v = 0; v < vectors; v++)
+                part.dot[a][v] = v_spread(0);
+        }
+        for (uint32_t step = 0; step < steps; step++, w += QUIRE__STEP_WEIGHTS, x += 2)
+            add_whole_step(s, &part, w, x, tokens, vectors);
+        __asm__("" : "+m"(r->sum));
+        fold_part(s, r, &part, i, scaling, tokens, vectors);
+        __asm__("" : "+m"(r->sum));
     }
-    if (s->y != NULL) {
-        begin_sums(s, r, false, tokens, vectors);
-        end_sums(s, r, tokens, vectors);
-    }
+    end_sums(s, r, tokens, vectors);
 }
 #endif
 
 FN void product_tile(const struct stretch_product *s, uint32_t t, int u, int tokens, int vectors,
-                     bool scaled)
+                     enum quire__scaling scaling)
 {
-    struct register_tile r = {
-        .t = t,
-        .u = u,
-        .w = s->w + vector_at(u, s->panel_stride, VECTOR_ELEMENTS),
-        .x = s->x + t * s->x_stride,
-    };
+    struct register_tile r;
+    r.t = t;
+    r.u = u;
+    r.w = s->w + vector_at(u, s->panel_stride, VECTOR_ELEMENTS);
+    r.x = s->x + t * s->x_stride;
 #if defined(WITH_PRODUCTS)
-    if (scaled) {
-        scaled_tile(s, &r, tokens, vectors);
+    if (scaling != QUIRE__PLAIN) {
+        scaled_tile(s, &r, tokens, vectors, scaling);
         return;
     }
 #endif
-    (void)scaled;
+    (void)scaling;
     begin_sums(s, &r, s->first, tokens, vectors);
     add_steps(s, &r, s->blocks * QUIRE__BLOCK_STEPS, tokens, vectors);
     end_sums(s, &r, tokens, vectors);
 }
 
-/* All tokens and some vectors; their number is a constant. */
-FN void product_vectors(const struct stretch_product *s, int u, int vectors)
+/* All tokens and some vectors; their number is a constant, and so is scaling here and below. */
+FN void product_vectors(const struct stretch_product *s, int u, int vectors,
+                        enum quire__scaling scaling)
 {
     uint32_t t = 0;
-#if defined(WITH_PRODUCTS)
-    for (; s->scaling != QUIRE__PLAIN && t + WHOLE_TOKENS <= s->tokens; t += WHOLE_TOKENS)
-        product_tile(s, t, u, WHOLE_TOKENS, vectors, true);
-    for (; s->scaling != QUIRE__PLAIN && t < s->tokens; t++)
-        product_tile(s, t, u, 1, vectors, true);
-#endif
     for (; t + PRODUCT_TOKENS <= s->tokens; t += PRODUCT_TOKENS)
-        product_tile(s, t, u, PRODUCT_TOKENS, vectors, false);
+        product_tile(s, t, u, PRODUCT_TOKENS, vectors, scaling);
 #if LANES == 16
-    for (; t + 3 <= s->tokens; t += 3)
-        product_tile(s, t, u, 3, vectors, false);
+    for (; t + 2 <= s->tokens; t += 2)
+        product_tile(s, t, u, 2, vectors, scaling);
 #endif
     for (; t < s->tokens; t++)
-        product_tile(s, t, u, 1, vectors, false);
+        product_tile(s, t, u, 1, vectors, scaling);
+}
+
+FN void multiply_scaled(const struct stretch_product *s, enum quire__scaling scaling)
+{
+    int vectors = (int)s->panels * SUM_VECTORS, u = 0;
+    for (; u + PRODUCT_VECTORS <= vectors; u += PRODUCT_VECTORS)
+        product_vectors(s, u, PRODUCT_VECTORS, scaling);
+    for (; u < vectors; u += REST_VECTORS)
+        product_vectors(s, u, REST_VECTORS, scaling);
 }
 
 FN void multiply(const struct stretch_product *s)
 {
-    int vectors = (int)s->panels * SUM_VECTORS, u = 0;
-    for (; u + PRODUCT_VECTORS <= vectors; u += PRODUCT_VECTORS)
-        product_vectors(s, u, PRODUCT_VECTORS);
-    for (; u < vectors; u += REST_VECTORS)
-        product_vectors(s, u, REST_VECTORS);
+#if defined(WITH_PRODUCTS)
+    if (s->scaling == QUIRE__SUPER_16)
+        multiply_scaled(s, QUIRE__SUPER_16);
+    else if (has_offset(s->scaling))
+        multiply_scaled(s, QUIRE__OFFSET);
+    else if (s->scaling == QUIRE__SCALED)
+        multiply_scaled(s, QUIRE__SCALED);
+    else
+#endif
+        multiply_scaled(s, QUIRE__PLAIN);
 }
 
 FN void multiply_begin(const struct quire__linear *t)
