@@ -155,22 +155,33 @@ static quire_status time_calls(struct ruler *ruler, const struct ruler_work *wor
     return status;
 }
 
-/* Calls of one run: enough to time, and at most once round the ring. */
-static uint32_t calls_of_run(const struct ruler *ruler, const struct ruler_work *work, double ns)
+/* Calls of one run: enough to time, and at most once round the ring. What a first call alone takes
+ * says little: it may find threads asleep. */
+static quire_status count_calls(struct ruler *ruler, const struct ruler_work *work, uint32_t *at,
+                                uint32_t *calls)
 {
-    const double calls = ruler->options->quick ? 1 : run_ns_min / ns + 1;
-    return calls < work->count ? (uint32_t)calls : work->count;
+    double ns = 0;
+    quire_status status = QUIRE_OK;
+    *calls = 1;
+    for (uint32_t next = 1; next > *calls || ns == 0;) {
+        *calls = next;
+        status = time_calls(ruler, work, *calls, at, &ns);
+        const double wanted = run_ns_min / ns + 1;
+        if (status != QUIRE_OK || ruler->options->quick)
+            return status;
+        next = wanted < work->count ? (uint32_t)wanted : work->count;
+    }
+    return status;
 }
 
 quire_status ruler_time(struct ruler *ruler, const struct ruler_work *work, struct ruler_row *row)
 {
     const uint32_t runs = ruler->options->quick ? QUICK_RUNS : ruler->options->runs;
     const uint32_t looks = ruler->options->quick ? 1 : ROOFS;
-    double ns[RULER_RUNS_MAX], first_ns = 0;
+    double ns[RULER_RUNS_MAX];
     struct stats_roof roof = {0};
-    uint32_t at = 0;
-    quire_status status = time_calls(ruler, work, 1, &at, &first_ns);
-    const uint32_t calls = calls_of_run(ruler, work, first_ns);
+    uint32_t at = 0, calls;
+    quire_status status = count_calls(ruler, work, &at, &calls);
     for (uint32_t run = 0, looked = 0; run < runs && status == QUIRE_OK; run++) {
         for (; looked * runs < (run + 1) * looks && status == QUIRE_OK; looked++)
             status = look_at_roof(ruler, row->codes, &roof);

@@ -146,14 +146,14 @@ static struct stretch stretch_at(const struct work *w, uint64_t base, const uint
 /* Fills the rows' masks for a tile. */
 static void mask_rows(const struct work *w, uint64_t base)
 {
-    for (uint32_t r = 0; r < w->rows; r++) {
-        uint32_t token = r / w->group;
-        if (r % w->group == 0) {
-            w->scratch->mask[r] = visible_to(w, base, token);
-            w->scratch->distance[r] = (float)((int64_t)base - (int64_t)w->tokens[token].position);
-        } else {
-            w->scratch->mask[r] = w->scratch->mask[r - 1];
-            w->scratch->distance[r] = w->scratch->distance[r - 1];
+    uint64_t *mask = w->scratch->mask;
+    float *distance = w->scratch->distance;
+    for (uint32_t token = 0; token < w->rows / w->group; token++) {
+        uint64_t visible = visible_to(w, base, token);
+        float from = (float)((int64_t)base - (int64_t)w->tokens[token].position);
+        for (uint32_t i = 0; i < w->group; i++) {
+            *mask++ = visible;
+            *distance++ = from;
         }
     }
 }
@@ -186,6 +186,7 @@ static void do_head(const struct work *w, const struct stretch *s, uint32_t h,
         .k = rows_of(w, 0, rows),
         .v = rows_of(w, 1, rows),
         .k_next = rows_of(w, 0, next),
+        .v_next = rows_of(w, 1, next),
         .q = (const uint8_t *)scratch->q + h * w->query_bytes,
         .mask = scratch->mask,
         .s = scratch->s,

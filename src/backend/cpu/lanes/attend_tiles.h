@@ -37,6 +37,38 @@ FN uint32_t width_of(uint32_t m)
     return m > 8 ? 16 : m > 4 ? 8 : m > 2 ? 4 : m;
 }
 
+/* Turns [16 positions][w queries] to [w][16]: four rounds of interleaving the lower half with the
+ * upper one move the four bits of the position from the top of an element's number to its end. */
+FN void turn_square(vf *a, uint32_t w)
+{
+    UNROLL
+    for (int round = 0; round < 4 && w > 1; round++) {
+        vf b[SIDE];
+        UNROLL
+        for (uint32_t i = 0; i < w / 2; i++) {
+            b[2 * i] = v_interleave_low(a[i], a[i + w / 2]);
+            b[2 * i + 1] = v_interleave_high(a[i], a[i + w / 2]);
+        }
+        UNROLL
+        for (uint32_t i = 0; i < w; i++)
+            a[i] = b[i];
+    }
+}
+
+/* ---- queries ---- */
+
+/* PAIR dimensions of a query, scaled, from d on; what lies past the last one is 0. */
+FN vu query_pairs(const float *row, uint32_t d, uint32_t dim, float scale)
+{
+    vf part[2];
+    UNROLL
+    for (uint32_t i = 0; i < 2; i++) {
+        uint32_t at = d + i * LANES, left = at < dim ? dim - at : 0;
+        part[i] = (left >= LANES ? v_load(row + at) : v_load_part(row + at, left)) * scale;
+    }
+    return v_pack2(part[0], part[1]);
+}
+
 /* Sixteen queries are [pairs of dimensions][queries]; the last ones may be fewer, and lie beside
  * zeros. */
 KERNEL void queries(void *to, const float *const *rows, uint32_t n, uint32_t dim, float scale)
@@ -45,15 +77,13 @@ KERNEL void queries(void *to, const float *const *rows, uint32_t n, uint32_t dim
     for (uint32_t first = 0; first < n; first += SIDE) {
         uint32_t m = n - first < SIDE ? n - first : SIDE, width = width_of(m);
         uint32_t *at = (uint32_t *)to + (size_t)first * pairs;
-        for (uint32_t r = 0; r < width; r++) {
-            for (uint32_t d = 0; d < 2 * pairs; d += PAIR) {
-                float x[PAIR] = {0};
-                for (uint32_t i = 0; r < m && i < PAIR && d + i < dim; i++)
-                    x[i] = rows[first + r][d + i] * scale;
-                vu both = v_pack2(v_load(x), v_load(x + LANES));
-                for (uint32_t i = 0; i < LANES; i++)
-                    at[(size_t)(d / 2 + i) * width + r] = both[i];
-            }
+        for (uint32_t d = 0; d < 2 * pairs; d += PAIR) {
+            vf square[SIDE];
+            for (uint32_t r = 0; r < SIDE; r++)
+                square[r] = r < m ? (vf)query_pairs(rows[first + r], d, dim, scale) : v_zero();
+            turn_square(square, SIDE);
+            for (uint32_t i = 0; i < LANES; i++)
+                memcpy(at + (size_t)(d / 2 + i) * width, &square[i], width * sizeof *at);
         }
     }
 }
@@ -309,24 +339,6 @@ FN vf largest_logits(const struct quire__tile *t, const struct tile_work *work,
     return max;
 }
 
-/* Turns [16 positions][w queries] to [w][16]: four rounds of interleaving the lower half with the
- * upper one move the four bits of the position from the top of an element's number to its end. */
-FN void turn_square(vf *a, uint32_t w)
-{
-    UNROLL
-    for (int round = 0; round < 4 && w > 1; round++) {
-        vf b[SIDE];
-        UNROLL
-        for (uint32_t i = 0; i < w / 2; i++) {
-            b[2 * i] = v_interleave_low(a[i], a[i + w / 2]);
-            b[2 * i + 1] = v_interleave_high(a[i], a[i + w / 2]);
-        }
-        UNROLL
-        for (uint32_t i = 0; i < w; i++)
-            a[i] = b[i];
-    }
-}
-
 /* exp(x) of x of at most 0, off by 2.9e-6: weights are rounded to 2^-8 anyway. 2^r of r in 0 .. 1
  * is the polynomial of degree 4 with p(0) = 1 whose largest relative error is least. */
 FN vf weight_of(vf x)
@@ -574,6 +586,19 @@ FN void add_values(const struct quire__tile *t, const struct tile_work *w, uint3
         tile_values(t, w, (struct sums){t->state + r * floats + QUIRE__STATE_HEAD, floats}, m);
 }
 
+/* Asks for the i-th of n shares of the rows that come after this tile. */
+FN void ask_share(const struct quire__tile *t, uint32_t i, uint32_t n)
+{
+    for (uint32_t p = QUIRE__TILE * i / n; p < QUIRE__TILE * (i + 1) / n; p++) {
+        if (t->k_next.data == NULL)
+            return;
+        for (uint32_t at = 0; at < t->k.row_bytes; at += 64)
+            __builtin_prefetch(t->k_next.data[p] + at, 0, 1);
+        for (uint32_t at = 0; at < t->v.row_bytes; at += 64)
+            __builtin_prefetch(t->v_next.data[p] + at, 0, 1);
+    }
+}
+
 /* Up to ROUND times sixteen queries from row `first` on: all meet K, then all meet V, so that each
  * stays in the first-level cache; and what tiles and lanes store for each other has left for that
  * cache before it is read. Returns how many rows. */
@@ -586,6 +611,7 @@ FN uint32_t whole_round(const struct quire__tile *t, struct tile_work w, uint32_
         next.logits = w.next_logits;
         if (r + SIDE < first + rows)
             tile_logits(t, &next, r + SIDE, SIDE);
+        ask_share(t, r / SIDE, t->rows / SIDE);
         move_states_16(t, &w, r, SIDE);
         w.next_logits = w.logits;
         w.logits = next.logits;
