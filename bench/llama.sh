@@ -2,7 +2,7 @@
 # llama.sh - Quire's tokens/s and attention beside llama.cpp's, on one model and machine.
 # SPDX-License-Identifier: Apache-2.0
 #
-# Usage: bench/llama.sh [--level native|avx2|avx512] [OPTION...] MODEL.gguf
+# Usage: bench/llama.sh [--level native|avx2|avx512|avx512bf16] [OPTION...] MODEL.gguf
 #
 # Builds llama.cpp where it is not built yet (bench/peers/get_llama.sh), with instructions of that
 # level, and ggml_attend.c against it. QUIRE names the command (build/release/quire). Options go to
@@ -13,7 +13,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 level=native
 
 usage() {
-    echo "usage: bench/llama.sh [--level native|avx2|avx512] [OPTION...] MODEL.gguf" >&2
+    echo "usage: bench/llama.sh [--level native|avx2|avx512|avx512bf16] [OPTION...] MODEL.gguf" >&2
     exit 2
 }
 

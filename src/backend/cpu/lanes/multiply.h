@@ -4,15 +4,13 @@
 #define QUIRE_BACKEND_CPU_LANES_MULTIPLY_H
 
 enum {
-    REST_VECTORS =
-        (int)SUM_VECTORS < (int)PRODUCT_VECTORS ? (int)SUM_VECTORS : (int)PRODUCT_VECTORS,
     VECTOR_ELEMENTS = 4 * LANES / (int)sizeof(weight_element),
 };
 
 /* Sums in registers: of some tokens from token t, and of some vectors of the panels from vector u.
  */
 struct register_tile {
-    vf sum[PRODUCT_TOKENS][8];
+    vf sum[PRODUCT_TOKENS][PRODUCT_VECTORS];
     uint32_t t;
     int u;
     const weight_element *w, *x; /* where its next step begins */
@@ -84,7 +82,7 @@ FN void add_steps(const struct stretch_product *s, struct register_tile *r, uint
                   int tokens, int vectors)
 {
     for (uint32_t step = 0; step < steps; step++) {
-        vf weights[8];
+        vf weights[PRODUCT_VECTORS];
         load_step(s, r, weights, vectors);
         UNROLL
         for (int a = 0; a < tokens; a++) {
@@ -212,8 +210,14 @@ FN void multiply_scaled(const struct stretch_product *s, enum quire__scaling sca
     int vectors = (int)s->panels * SUM_VECTORS, u = 0;
     for (; u + PRODUCT_VECTORS <= vectors; u += PRODUCT_VECTORS)
         product_vectors(s, u, PRODUCT_VECTORS, scaling);
-    for (; u < vectors; u += REST_VECTORS)
-        product_vectors(s, u, REST_VECTORS, scaling);
+#if LANES == 16 /* with fewer a panel has PRODUCT_VECTORS, or twice that */
+    for (; u + 2 <= vectors; u += 2)
+        product_vectors(s, u, 2, scaling);
+#if defined(WITH_PRODUCTS)
+    if (u < vectors)
+        product_vectors(s, u, 1, scaling);
+#endif
+#endif
 }
 
 FN void multiply(const struct stretch_product *s)
