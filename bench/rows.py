@@ -8,8 +8,8 @@ from pathlib import Path
 
 KERNEL_HEAD = ('| row | ms | roof ms | roof / time | target | bound by |',
                '|---|---:|---:|---:|---:|---|')
-ROOF_HEAD = ('| level | threads | read GB/s | f32 GMAC/s | bf16 GMAC/s |',
-             '|---|---:|---:|---:|---:|')
+ROOF_HEAD = ('| level | threads | read GB/s | f32 GMAC/s | bf16 GMAC/s | codes GMAC/s |',
+             '|---|---:|---:|---:|---:|---:|')
 PEER_HEAD = ('| work | unit | Quire | llama.cpp, flash | llama.cpp, plain | ratio |',
              '|---|---|---:|---:|---:|---:|')
 
@@ -23,7 +23,7 @@ def kernel_row(row):
 
 def roof_row(row):
     return (f"| {row['level']} | {row['threads']} | {row['read_gb_s']:.1f} | "
-            f"{row['f32_gmac_s']:.0f} | {row['bf16_gmac_s']:.0f} |")
+            f"{row['f32_gmac_s']:.0f} | {row['bf16_gmac_s']:.0f} | {row['codes_gmac_s']:.0f} |")
 
 
 def peer_row(row):
@@ -46,11 +46,14 @@ def head(run):
 
 
 def main():
-    runs = [json.loads(Path(name).read_text(encoding='utf-8')) for name in sys.argv[1:]]
-    if not runs:
+    if not sys.argv[1:]:
         sys.exit(__doc__)
+    try:
+        runs = [json.loads(Path(name).read_text(encoding='utf-8')) for name in sys.argv[1:]]
+    except (OSError, ValueError) as error:
+        sys.exit(f'rows: {error}')
     for bench, (lines, row_of) in TABLES.items():
-        mine = [run for run in runs if run['bench'] == bench]
+        mine = [run for run in runs if run.get('bench') == bench]
         for title in dict.fromkeys(head(run) for run in mine):
             print(f'\n{bench}: {title}\n', *lines, sep='\n')
             for run in mine:

@@ -63,6 +63,7 @@ class BadUsage(Case):
         self.refuses('eval', '-m', MODEL, '-f', 'a', '--compare', 'f16 q5', status=USAGE,
                      says='q8 or q4')
         self.refuses('bench', 'model', '-m', MODEL, '--depth', '1,', status=USAGE)
+        self.refuses('bench', 'model', '-m', MODEL, '--no-cascade', status=USAGE, says='--shared')
 
 
 class BadModel(Case):

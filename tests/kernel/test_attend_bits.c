@@ -9,6 +9,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "backend/cpu/plan.h"
+
 enum { TOKENS = 1100, HEADS = 6, KV_HEADS = 2, DIM = 24, DIM_V = 20, DIM_Q = 48, DIM_VQ = 32 };
 
 struct fixture {
@@ -200,9 +202,44 @@ static void quantised(void **state)
         &(struct kt_params){.softcap = 8.0f}, false);
 }
 
+/* Two sequences with the pages of one; returns how many families they are read as. */
+static uint32_t share_pages(bool no_cascade, float *out)
+{
+    static const struct kt_part parts[] = {{0, TOKENS - 1, 1}, {1, TOKENS - 1, 1}};
+    const struct kt_shape shape = {HEADS,     KV_HEADS,  DIM, DIM_V, 16,
+                                   QUIRE_F16, QUIRE_F16, 0,   0,     false};
+    struct quire_backend_config config;
+    struct quire_backend *backend;
+    struct kt_cache cache;
+    quire_backend_config_init(&config);
+    config.no_cascade = no_cascade;
+    assert_int_equal(quire_backend_create("cpu", &config, &backend, NULL), QUIRE_OK);
+    kt_cache_open(&cache, backend, &shape, TOKENS, 7);
+    kt_cache_fill(&cache, 0, TOKENS);
+    memcpy(cache.table + cache.blocks, cache.table, cache.blocks * sizeof *cache.table);
+    struct quire_upload upload = {0, 2 * (uint64_t)cache.blocks * sizeof *cache.table, cache.table};
+    assert_int_equal(backend->memory->upload(backend, cache.tables, &upload, 1), QUIRE_OK);
+    kt_cache_attend(&cache, parts, 2, &(struct kt_params){0}, out, NULL);
+    uint32_t families = cache.plan->num_families;
+    kt_cache_close(&cache);
+    quire_backend_destroy(backend);
+    return families;
+}
+
+/* What is shared is read once for both, or by each for itself: as the backend was asked. */
+static void with_and_without_cascade(void **state)
+{
+    (void)state;
+    float together[2 * HEADS * DIM_V], alone[2 * HEADS * DIM_V];
+    assert_int_equal(share_pages(false, together), 1);
+    assert_int_equal(share_pages(true, alone), 2);
+    assert_memory_equal(together, alone, sizeof together);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(with_and_without_cascade),
         cmocka_unit_test(full_attention),
         cmocka_unit_test(windows_with_sinks_and_biases),
         cmocka_unit_test(without_groups),

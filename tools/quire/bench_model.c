@@ -219,6 +219,22 @@ static json_t *json_row(const struct row *row)
                      "prompt_tok_s", row->prompt_tok_s, "gen_tok_s", row->gen_tok_s);
 }
 
+static int say_machine(const struct engine_options *options)
+{
+    struct quire_cpu_choice choice = {.struct_size = sizeof choice};
+    struct quire_backend_config config;
+    struct quire_error error;
+    quire_backend_config_init(&config);
+    config.num_threads = options->threads;
+    if (quire_cpu_choose(&config, &choice, &error) != QUIRE_OK)
+        return cli_fail(&error);
+    info_cpu_line(&choice);
+    (void)printf("; K in %s, V in %s\n%8s %6s %14s %14s\n", quire_dtype_name(options->dtypes[0]),
+                 quire_dtype_name(options->dtypes[1]), "depth", "batch", "prompt tok/s",
+                 "gen tok/s");
+    return CLI_OK;
+}
+
 static int run(struct engine *engine, const struct options *options)
 {
     int result = engine_open_file(engine, &options->engine, false);
@@ -226,11 +242,11 @@ static int run(struct engine *engine, const struct options *options)
         result = engine_open_model(engine);
     if (result == CLI_OK)
         result = check_depths(engine, options);
+    if (result == CLI_OK && !options->json)
+        result = say_machine(&options->engine);
     if (result != CLI_OK)
         return result;
     json_t *rows = json_array();
-    if (!options->json)
-        (void)printf("%8s %6s %14s %14s\n", "depth", "batch", "prompt tok/s", "gen tok/s");
     for (uint32_t d = 0; d < options->depths.count && result == CLI_OK; d++) {
         for (uint32_t b = 0; b < options->batches.count && result == CLI_OK; b++) {
             struct row row = {.depth = options->depths.values[d],
@@ -294,6 +310,10 @@ int command_bench_model(int argc, char **argv)
     enum cli_parsed parsed = cli_parse(&command, argc, argv);
     if (parsed != CLI_PARSED)
         return parsed == CLI_HELPED ? CLI_OK : CLI_BAD_USAGE;
+    if (options.engine.no_cascade && !options.shared) {
+        cli_error("bench model: --no-cascade changes nothing without --shared");
+        return CLI_BAD_USAGE;
+    }
     struct engine engine;
     int result = run(&engine, &options);
     engine_close(&engine);

@@ -5,6 +5,8 @@
 
 #include <stdbool.h>
 
+#include <quire/cpu.h>
+
 /* Each returns the exit status; stdout is flushed and closed by main. */
 int command_run(int argc, char **argv);
 int command_tokenize(int argc, char **argv);
@@ -22,5 +24,7 @@ int command_bench_evict(int argc, char **argv);
 
 /* quire info --cpu. */
 int info_cpu(bool json);
+/* What a command measures with, on one line that is left open. */
+void info_cpu_line(const struct quire_cpu_choice *choice);
 
 #endif

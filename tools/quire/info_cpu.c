@@ -37,6 +37,13 @@ static void print_levels(const char *chosen)
                      level.lacks != NULL ? level.lacks : quire_dtype_name(level.products));
 }
 
+void info_cpu_line(const struct quire_cpu_choice *choice)
+{
+    (void)printf("%s, level %s (products of %s), %u thread%s", choice->processor,
+                 choice->level.name, quire_dtype_name(choice->level.products), choice->num_threads,
+                 choice->num_threads == 1 ? "" : "s");
+}
+
 int info_cpu(bool json)
 {
     struct quire_cpu_choice choice = {.struct_size = sizeof choice};

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "quire/commands.h"
 #include "quire/console.h"
 #include "quire/files.h"
 
@@ -54,12 +55,10 @@ static void size_ring(struct ruler *ruler)
 
 static void say_machine(const struct ruler *ruler)
 {
-    const struct quire_cpu_choice *choice = &ruler->choice;
     if (ruler->options->json)
         return;
-    (void)printf("%s, level %s (products of %s), %u thread%s\n", choice->processor,
-                 choice->level.name, quire_dtype_name(choice->level.products), choice->num_threads,
-                 choice->num_threads == 1 ? "" : "s");
+    info_cpu_line(&ruler->choice);
+    (void)putchar('\n');
     if (ruler->options->quick)
         (void)printf("--quick: the shapes are small and lie in caches; only that it works is "
                      "shown\n");
