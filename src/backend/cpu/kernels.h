@@ -49,8 +49,9 @@ struct quire__tile {
     uint32_t positions; /* 1..64: the highest visible position of any row, plus 1 */
     uint32_t dim_v;     /* Dv, rounded up to a multiple of QUIRE__LANES_MAX */
     struct quire__rows k, v;
-    struct quire__rows k_next, v_next; /* [64] of the tile that comes next; or data NULL */
-    const void *q;                     /* [rows] as `queries` laid them out */
+    struct quire__rows k_next,
+        v_next;    /* [64] of the tile or head that comes next, to be asked for; or data NULL */
+    const void *q; /* [rows] as `queries` laid them out */
     const uint64_t *mask;  /* [rows]: bit p is set when the row sees position p of the tile */
     float *s;              /* [rows][64], for the kernel's use */
     float *state;          /* [rows][QUIRE__STATE_HEAD + dim_v] */

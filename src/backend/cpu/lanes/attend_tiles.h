@@ -37,8 +37,9 @@ FN uint32_t width_of(uint32_t m)
     return m > 8 ? 16 : m > 4 ? 8 : m > 2 ? 4 : m;
 }
 
-/* Turns [16 positions][w queries] to [w][16]: four rounds of interleaving the lower half with the
- * upper one move the four bits of the position from the top of an element's number to its end. */
+/* Turns [16 positions][w queries] to [w][16], or a square of anything: four rounds of interleaving
+ * the lower half with the upper one move the four bits of the position from the top of an element's
+ * number to its end. */
 FN void turn_square(vf *a, uint32_t w)
 {
     UNROLL
@@ -586,12 +587,12 @@ FN void add_values(const struct quire__tile *t, const struct tile_work *w, uint3
         tile_values(t, w, (struct sums){t->state + r * floats + QUIRE__STATE_HEAD, floats}, m);
 }
 
-/* Asks for the i-th of n shares of the rows that come after this tile. */
+/* Asks for the i-th of n shares of the rows that come after this tile, but for their scales. */
 FN void ask_share(const struct quire__tile *t, uint32_t i, uint32_t n)
 {
+    if (t->k_next.data == NULL || t->v_next.data == NULL)
+        return;
     for (uint32_t p = QUIRE__TILE * i / n; p < QUIRE__TILE * (i + 1) / n; p++) {
-        if (t->k_next.data == NULL)
-            return;
         for (uint32_t at = 0; at < t->k.row_bytes; at += 64)
             __builtin_prefetch(t->k_next.data[p] + at, 0, 1);
         for (uint32_t at = 0; at < t->v.row_bytes; at += 64)

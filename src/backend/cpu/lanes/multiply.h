@@ -7,6 +7,8 @@ enum {
     VECTOR_ELEMENTS = 4 * LANES / (int)sizeof(weight_element),
 };
 
+_Static_assert(LANES == 16 || SUM_VECTORS % PRODUCT_VECTORS == 0, "no vectors of a panel remain");
+
 /* Sums in registers: of some tokens from token t, and of some vectors of the panels from vector u.
  */
 struct register_tile {
@@ -100,6 +102,7 @@ FN void add_steps(const struct stretch_product *s, struct register_tile *r, uint
 /* What a part of a block comes to. */
 struct whole_dots {
     vi dot[PRODUCT_TOKENS][PRODUCT_VECTORS];
+    enum quire__scaling scaling; /* a constant */
 };
 
 FN void add_whole_step(const struct stretch_product *s, struct whole_dots *part,
@@ -118,11 +121,11 @@ FN void add_whole_step(const struct stretch_product *s, struct whole_dots *part,
     }
 }
 
-/* Adds what a part came to, scaled; after the last part of a block its addends. */
+/* Adds what part i of a stretch came to, scaled; after the last part of a block its addends. */
 FN void fold_part(const struct stretch_product *s, struct register_tile *r,
-                  const struct whole_dots *part, uint32_t i, enum quire__scaling scaling,
-                  int tokens, int vectors)
+                  const struct whole_dots *part, uint32_t i, int tokens, int vectors)
 {
+    const enum quire__scaling scaling = part->scaling;
     uint32_t parts = parts_of(scaling), b = i / parts;
     const weight_element *block = s->w + vector_at(r->u, s->panel_stride, 0) + b * s->block_stride;
     const float *scales = s->at.scales + b * s->at.stride + r->t;
@@ -154,6 +157,7 @@ FN void scaled_tile(const struct stretch_product *s, struct register_tile *r, in
         const weight_element *w =
             r->w + i / parts * s->block_stride + i % parts * (QUIRE__BLOCK_WEIGHTS / parts);
         struct whole_dots part;
+        part.scaling = scaling;
         UNROLL
         for (int a = 0; a < tokens; a++) {
             UNROLL
@@ -163,7 +167,7 @@ FN void scaled_tile(const struct stretch_product *s, struct register_tile *r, in
         for (uint32_t step = 0; step < steps; step++, w += QUIRE__STEP_WEIGHTS, x += 2)
             add_whole_step(s, &part, w, x, tokens, vectors);
         __asm__("" : "+m"(r->sum));
-        fold_part(s, r, &part, i, scaling, tokens, vectors);
+        fold_part(s, r, &part, i, tokens, vectors);
         __asm__("" : "+m"(r->sum));
     }
     end_sums(s, r, tokens, vectors);
@@ -210,7 +214,7 @@ FN void multiply_scaled(const struct stretch_product *s, enum quire__scaling sca
     int vectors = (int)s->panels * SUM_VECTORS, u = 0;
     for (; u + PRODUCT_VECTORS <= vectors; u += PRODUCT_VECTORS)
         product_vectors(s, u, PRODUCT_VECTORS, scaling);
-#if LANES == 16 /* with fewer a panel has PRODUCT_VECTORS, or twice that */
+#if LANES == 16 /* with fewer, nothing remains */
     for (; u + 2 <= vectors; u += 2)
         product_vectors(s, u, 2, scaling);
 #if defined(WITH_PRODUCTS)
