@@ -154,21 +154,20 @@ static quire_status time_calls(struct ruler *ruler, const struct ruler_work *wor
     return status;
 }
 
-/* Calls of one run: enough to time, and at most once round the ring. What a first call alone takes
- * says little: it may find threads asleep. */
+/* Calls of one run: enough to time, and at most once round the ring. The first call does not count:
+ * it may find threads asleep. */
 static quire_status count_calls(struct ruler *ruler, const struct ruler_work *work, uint32_t *at,
                                 uint32_t *calls)
 {
-    double ns = 0;
-    quire_status status = QUIRE_OK;
-    *calls = 1;
-    for (uint32_t next = 1; next > *calls || ns == 0;) {
-        *calls = next;
+    double ns;
+    uint32_t wanted = 1;
+    quire_status status = time_calls(ruler, work, 1, at, &ns);
+    *calls = 0;
+    while (status == QUIRE_OK && *calls < wanted) {
+        *calls = wanted;
         status = time_calls(ruler, work, *calls, at, &ns);
-        const double wanted = run_ns_min / ns + 1;
-        if (status != QUIRE_OK || ruler->options->quick)
-            return status;
-        next = wanted < work->count ? (uint32_t)wanted : work->count;
+        const double enough = ruler->options->quick ? 1 : run_ns_min / ns + 1;
+        wanted = enough < work->count ? (uint32_t)enough : work->count;
     }
     return status;
 }
