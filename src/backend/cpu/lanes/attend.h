@@ -22,10 +22,8 @@ FN void scale_query(void *to, uint32_t stride, const float *from, uint32_t dim, 
     for (uint32_t d = 0; d < stride; d += STEP) {
         vf part[STEP / LANES];
         UNROLL
-        for (uint32_t i = 0; i < STEP / LANES; i++) {
-            uint32_t at = d + i * LANES, left = at < dim ? dim - at : 0;
-            part[i] = (left >= LANES ? v_load(from + at) : v_load_part(from + at, left)) * scale;
-        }
+        for (uint32_t i = 0; i < STEP / LANES; i++)
+            part[i] = v_load_row(from, d + i * LANES, dim) * scale;
         put_factors(factors_at(to, d), part);
     }
 }

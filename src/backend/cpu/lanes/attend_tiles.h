@@ -58,16 +58,10 @@ FN void turn_square(vf *a, uint32_t w)
 
 /* ---- queries ---- */
 
-/* PAIR dimensions of a query, scaled, from d on; what lies past the last one is 0. */
+/* PAIR dimensions of a query, scaled, from d on. */
 FN vu query_pairs(const float *row, uint32_t d, uint32_t dim, float scale)
 {
-    vf part[2];
-    UNROLL
-    for (uint32_t i = 0; i < 2; i++) {
-        uint32_t at = d + i * LANES, left = at < dim ? dim - at : 0;
-        part[i] = (left >= LANES ? v_load(row + at) : v_load_part(row + at, left)) * scale;
-    }
-    return v_pack2(part[0], part[1]);
+    return v_pack2(v_load_row(row, d, dim) * scale, v_load_row(row, d + LANES, dim) * scale);
 }
 
 /* Sixteen queries are [pairs of dimensions][queries]; the last ones may be fewer, and lie beside

@@ -49,7 +49,7 @@ FN void store_elements(uint32_t dtype, uint16_t *to, const float *from, size_t n
 {
     for (size_t i = 0; i < n; i += LANES) {
         size_t left = n - i;
-        vf x = left >= LANES ? v_load(from + i) : v_load_part(from + i, left);
+        vf x = v_load_row(from, i, n);
         uint16_t lanes[LANES];
         uint16_t *target = left >= LANES ? to + i : lanes;
         if (dtype == QUIRE_F16)

@@ -69,6 +69,14 @@ FN vf v_load_part(const float *p, size_t n)
     return v_load(lanes);
 }
 
+/* Elements i .. i + LANES of a row of n; from its end on they are 0. */
+FN vf v_load_row(const float *row, size_t i, size_t n)
+{
+    if (i >= n)
+        return v_zero();
+    return n - i >= LANES ? v_load(row + i) : v_load_part(row + i, n - i);
+}
+
 FN void v_store_part(float *p, vf a, size_t n)
 {
     float lanes[LANES];

@@ -160,11 +160,8 @@ FN void prepare_row(const struct quire__inputs *rows, uint32_t i)
     for (size_t k = 0; k < rows->columns; k += QUIRE__BLOCK_COLUMNS) {
         vf part[X_VECTORS];
         UNROLL
-        for (size_t v = 0; v < X_VECTORS; v++) {
-            size_t at = k + v * LANES;
-            size_t left = rows->columns > at ? rows->columns - at : 0;
-            part[v] = left >= LANES ? v_load(x + at) : v_load_part(x + at, left);
-        }
+        for (size_t v = 0; v < X_VECTORS; v++)
+            part[v] = v_load_row(x, k + v * LANES, rows->columns);
 #if defined(WITH_PRODUCTS)
         if (rows->codes) {
             prepare_block(rows, i, k / QUIRE__BLOCK_COLUMNS, part);

@@ -71,13 +71,12 @@ FN vf step_add(vf sum, vf w, vf x)
 #endif
 }
 
-FN void load_step(const struct stretch_product *s, const struct register_tile *r, vf *weights,
+FN void load_step(const struct stretch_product *s, const weight_element *w, vf *weights,
                   int vectors)
 {
     UNROLL
     for (int v = 0; v < vectors; v++)
-        memcpy(&weights[v], r->w + vector_at(v, s->panel_stride, VECTOR_ELEMENTS),
-               sizeof weights[v]);
+        memcpy(&weights[v], w + vector_at(v, s->panel_stride, VECTOR_ELEMENTS), sizeof weights[v]);
 }
 
 FN void add_steps(const struct stretch_product *s, struct register_tile *r, uint32_t steps,
@@ -85,7 +84,7 @@ FN void add_steps(const struct stretch_product *s, struct register_tile *r, uint
 {
     for (uint32_t step = 0; step < steps; step++) {
         vf weights[PRODUCT_VECTORS];
-        load_step(s, r, weights, vectors);
+        load_step(s, r->w, weights, vectors);
         UNROLL
         for (int a = 0; a < tokens; a++) {
             vf columns = step_columns(r->x + (size_t)a * s->x_stride);
@@ -108,16 +107,14 @@ struct whole_dots {
 FN void add_whole_step(const struct stretch_product *s, struct whole_dots *part,
                        const weight_element *w, const weight_element *x, int tokens, int vectors)
 {
-    vu weights[PRODUCT_VECTORS];
-    UNROLL
-    for (int v = 0; v < vectors; v++)
-        memcpy(&weights[v], w + vector_at(v, s->panel_stride, VECTOR_ELEMENTS), sizeof weights[v]);
+    vf weights[PRODUCT_VECTORS];
+    load_step(s, w, weights, vectors);
     UNROLL
     for (int a = 0; a < tokens; a++) {
         vu columns = (vu)step_columns(x + (size_t)a * s->x_stride);
         UNROLL
         for (int v = 0; v < vectors; v++)
-            part->dot[a][v] = step_dot_words(part->dot[a][v], weights[v], columns);
+            part->dot[a][v] = step_dot_words(part->dot[a][v], (vu)weights[v], columns);
     }
 }
 
@@ -209,7 +206,7 @@ FN void product_vectors(const struct stretch_product *s, int u, int vectors,
         product_tile(s, t, u, 1, vectors, scaling);
 }
 
-FN void multiply_scaled(const struct stretch_product *s, enum quire__scaling scaling)
+FN void multiply_panels(const struct stretch_product *s, enum quire__scaling scaling)
 {
     int vectors = (int)s->panels * SUM_VECTORS, u = 0;
     for (; u + PRODUCT_VECTORS <= vectors; u += PRODUCT_VECTORS)
@@ -228,14 +225,14 @@ FN void multiply(const struct stretch_product *s)
 {
 #if defined(WITH_PRODUCTS)
     if (s->scaling == QUIRE__SUPER_16)
-        multiply_scaled(s, QUIRE__SUPER_16);
+        multiply_panels(s, QUIRE__SUPER_16);
     else if (has_offset(s->scaling))
-        multiply_scaled(s, QUIRE__OFFSET);
+        multiply_panels(s, QUIRE__OFFSET);
     else if (s->scaling == QUIRE__SCALED)
-        multiply_scaled(s, QUIRE__SCALED);
+        multiply_panels(s, QUIRE__SCALED);
     else
 #endif
-        multiply_scaled(s, QUIRE__PLAIN);
+        multiply_panels(s, QUIRE__PLAIN);
 }
 
 FN void multiply_begin(const struct quire__linear *t)

@@ -3,11 +3,6 @@
 #ifndef QUIRE_BACKEND_CPU_LANES_NN_H
 #define QUIRE_BACKEND_CPU_LANES_NN_H
 
-FN vf load_up_to(const float *p, size_t left)
-{
-    return left >= LANES ? v_load(p) : v_load_part(p, left);
-}
-
 FN void store_up_to(float *p, vf a, size_t left)
 {
     if (left >= LANES)
@@ -20,12 +15,12 @@ KERNEL void norm(float *y, const float *x, const float *weight, size_t n, float 
 {
     vf squares = v_zero();
     for (size_t i = 0; i < n; i += LANES) {
-        vf a = load_up_to(x + i, n - i);
+        vf a = v_load_row(x, i, n);
         squares = v_fma(a, a, squares);
     }
     vf scale = v_set1(1.0f / sqrtf(v_sum(squares) / (float)n + epsilon));
     for (size_t i = 0; i < n; i += LANES) {
-        vf a = load_up_to(x + i, n - i) * scale * load_up_to(weight + i, n - i);
+        vf a = v_load_row(x, i, n) * scale * v_load_row(weight, i, n);
         store_up_to(y + i, a, n - i);
     }
 }
@@ -78,8 +73,8 @@ KERNEL void rotary_halves(float *x, const float *table, size_t n)
 KERNEL void silu(float *y, const float *gate, const float *up, size_t n)
 {
     for (size_t i = 0; i < n; i += LANES) {
-        vf x = load_up_to(gate + i, n - i);
-        vf a = x / (1.0f + v_exp(-x)) * load_up_to(up + i, n - i);
+        vf x = v_load_row(gate, i, n);
+        vf a = x / (1.0f + v_exp(-x)) * v_load_row(up, i, n);
         store_up_to(y + i, a, n - i);
     }
 }
@@ -87,9 +82,9 @@ KERNEL void silu(float *y, const float *gate, const float *up, size_t n)
 KERNEL void gelu(float *y, const float *gate, const float *up, size_t n)
 {
     for (size_t i = 0; i < n; i += LANES) {
-        vf x = load_up_to(gate + i, n - i);
+        vf x = v_load_row(gate, i, n);
         vf u = x * v_fma(v_set1(GELU_B), x * x, v_set1(GELU_A));
-        vf a = x / (1.0f + v_exp(u)) * load_up_to(up + i, n - i);
+        vf a = x / (1.0f + v_exp(u)) * v_load_row(up, i, n);
         store_up_to(y + i, a, n - i);
     }
 }
@@ -97,13 +92,13 @@ KERNEL void gelu(float *y, const float *gate, const float *up, size_t n)
 KERNEL void add(float *y, const float *x, size_t n)
 {
     for (size_t i = 0; i < n; i += LANES)
-        store_up_to(y + i, load_up_to(y + i, n - i) + load_up_to(x + i, n - i), n - i);
+        store_up_to(y + i, v_load_row(y, i, n) + v_load_row(x, i, n), n - i);
 }
 
 KERNEL void scale(float *x, float factor, size_t n)
 {
     for (size_t i = 0; i < n; i += LANES)
-        store_up_to(x + i, load_up_to(x + i, n - i) * factor, n - i);
+        store_up_to(x + i, v_load_row(x, i, n) * factor, n - i);
 }
 
 /* The largest of x without NaN; -inf where there is none. */
