@@ -8,10 +8,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* The huge pages of x86-64, and of arm64 with pages of 4 KiB. Where they are larger, advice about
- * ranges of this size changes nothing. */
-static const uint64_t huge_page_bytes = 2u << 20;
-
 /* Allocations left before the injected fault; negative: no fault. */
 static _Atomic int64_t fault_countdown = -1;
 static _Atomic bool fault_forever;
@@ -55,8 +51,8 @@ void *quire__realloc(void *memory, size_t bytes)
 void *quire__alloc_aligned(size_t alignment, size_t bytes)
 {
     void *memory = NULL;
-    if (bytes >= huge_page_bytes && alignment < huge_page_bytes)
-        alignment = huge_page_bytes;
+    if (bytes >= QUIRE__HUGE_PAGE_BYTES && alignment < QUIRE__HUGE_PAGE_BYTES)
+        alignment = QUIRE__HUGE_PAGE_BYTES;
     if (quire__fault_due() || posix_memalign(&memory, alignment, bytes != 0 ? bytes : 1) != 0)
         return NULL;
     quire__prefer_huge(memory, bytes);
@@ -93,14 +89,14 @@ static void *map_zeroed(uint64_t bytes)
 static void *map_aligned(uint64_t bytes)
 {
     bytes = quire__round_up(bytes, quire__os_page_bytes());
-    uint8_t *memory = map_zeroed(bytes + huge_page_bytes);
+    uint8_t *memory = map_zeroed(bytes + QUIRE__HUGE_PAGE_BYTES);
     if (memory == NULL)
         return NULL;
-    uint64_t head = quire__round_up((uintptr_t)memory, huge_page_bytes) - (uintptr_t)memory;
+    uint64_t head = quire__round_up((uintptr_t)memory, QUIRE__HUGE_PAGE_BYTES) - (uintptr_t)memory;
     if (head != 0)
         (void)munmap(memory, (size_t)head);
-    if (head != huge_page_bytes)
-        (void)munmap(memory + head + bytes, (size_t)(huge_page_bytes - head));
+    if (head != QUIRE__HUGE_PAGE_BYTES)
+        (void)munmap(memory + head + bytes, (size_t)(QUIRE__HUGE_PAGE_BYTES - head));
     return memory + head;
 }
 
@@ -108,7 +104,7 @@ void *quire__reserve(uint64_t bytes)
 {
     if (quire__fault_due() || bytes == 0 || bytes > SIZE_MAX / 2)
         return NULL;
-    return bytes < huge_page_bytes ? map_zeroed(bytes) : map_aligned(bytes);
+    return bytes < QUIRE__HUGE_PAGE_BYTES ? map_zeroed(bytes) : map_aligned(bytes);
 }
 
 void quire__keep_sparse(void *memory, uint64_t bytes)
@@ -119,8 +115,8 @@ void quire__keep_sparse(void *memory, uint64_t bytes)
 
 void quire__prefer_huge(void *memory, uint64_t bytes)
 {
-    uint64_t first = quire__round_up((uintptr_t)memory, huge_page_bytes);
-    uint64_t end = ((uintptr_t)memory + bytes) / huge_page_bytes * huge_page_bytes;
+    uint64_t first = quire__round_up((uintptr_t)memory, QUIRE__HUGE_PAGE_BYTES);
+    uint64_t end = ((uintptr_t)memory + bytes) / QUIRE__HUGE_PAGE_BYTES * QUIRE__HUGE_PAGE_BYTES;
     if (first < end) /* refused where there are none */
         (void)madvise((void *)(uintptr_t)first, (size_t)(end - first), MADV_HUGEPAGE);
 }

@@ -71,6 +71,10 @@ bool quire__fault_due(void);
 
 /* ---- address space ---- */
 
+/* The huge pages of x86-64, and of arm64 with pages of 4 KiB. Where they are larger, advice about
+ * ranges of this size changes nothing. */
+#define QUIRE__HUGE_PAGE_BYTES ((uint64_t)2 << 20)
+
 /* Zeroed memory of which only touched pages cost anything; from 2 MiB on it begins at a multiple of
  * that. NULL when refused. */
 void *quire__reserve(uint64_t bytes);
@@ -93,9 +97,10 @@ struct quire__file_map {
 quire_status quire__file_map(const char *path, struct quire__file_map *map,
                              struct quire_error *error);
 void quire__file_unmap(struct quire__file_map *map);
-/* Gives back the memory of the whole OS pages inside a part of a mapped file; whoever reads them
- * again waits for the file. */
-void quire__file_forget(const uint8_t *data, uint64_t bytes);
+/* Gives back the memory of the whole OS pages inside a part of a mapped file, and before it down to
+ * where its huge page begins, as a fault may have brought those along. Whoever reads them again
+ * waits for the file. */
+void quire__file_forget(const struct quire__file_map *map, uint64_t offset, uint64_t bytes);
 
 /* ---- the machine ---- */
 

@@ -49,9 +49,11 @@ void quire__file_unmap(struct quire__file_map *map)
     *map = (struct quire__file_map){0};
 }
 
-void quire__file_forget(const uint8_t *data, uint64_t bytes)
+void quire__file_forget(const struct quire__file_map *map, uint64_t offset, uint64_t bytes)
 {
-    quire__discard((void *)(uintptr_t)data, bytes);
+    uint64_t before = ((uintptr_t)map->data + offset) % QUIRE__HUGE_PAGE_BYTES;
+    before = before < offset ? before : offset;
+    quire__discard((void *)(uintptr_t)(map->data + offset - before), before + bytes);
 }
 
 uint64_t quire__now_ns(void)

@@ -753,7 +753,7 @@ void quire__gguf_forget(const struct quire__gguf *gguf, const struct quire__gguf
                         uint64_t from, uint64_t to)
 {
     if (gguf->map.data != NULL)
-        quire__file_forget(tensor->data + from, to - from);
+        quire__file_forget(&gguf->map, (uint64_t)(tensor->data - gguf->map.data) + from, to - from);
 }
 
 uint64_t quire__gguf_tensor_count(const struct quire__gguf *gguf)

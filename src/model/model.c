@@ -195,10 +195,6 @@ quire_status quire__model_vector(struct quire__model *model, const char *name, u
         return status;
     report(model, tensor->bytes);
     struct quire_backend *backend = model->backend;
-    if ((backend->caps.flags & QUIRE_CAP_HOST_VIEWS) != 0) {
-        *out = quire_view_host((void *)(uintptr_t)tensor->data, QUIRE_F32, 1, 1, count);
-        return QUIRE_OK;
-    }
     struct quire_buffer *buffer = NULL;
     status = backend->memory->buffer_create(backend, tensor->bytes, 0, &buffer);
     if (status == QUIRE_OK) {
