@@ -212,7 +212,7 @@ struct quire_attend_params {
     float softcap;             /* 0: off; else logits become softcap * tanh(logit / softcap) */
     const float *alibi_slopes; /* [H] host, or NULL: adds slope * (key position - query position) */
     const float *sink_logits;  /* [H] host, or NULL: joins the softmax denominator */
-    struct quire_view lse;     /* f32 [T,H]: log of the denominator; buffer and host NULL: none */
+    struct quire_view lse;     /* f32 {T,1,H}: log of the denominator; buffer and host NULL: none */
 };
 
 /* Rows 0 .. rows of every layer of a group, from one page to another. */

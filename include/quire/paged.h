@@ -9,7 +9,8 @@
  *
  * A page is page_size positions (P) of one sequence. Of each layer it has two planes, K
  * [num_kv_heads, P, head_dim] and V [num_kv_heads, P, head_dim_v], dense, so that a layer's K is
- * [num_pages, num_kv_heads, P, head_dim] where its pages follow each other. A page of a plane takes
+ * [num_pages, num_kv_heads, P, head_dim] where its pages follow each other; pages with the
+ * positions outside the heads are not read. A page of a plane takes
  * num_kv_heads * P * (quire_kv_data_bytes + quire_kv_scale_bytes) bytes; for q8 and q4
  * docs/formats/kv.md says what they are, and kv_rotation whether they lie rotated. Pages may be
  * shared by any number of sequences, and be read, copied and written by the engine between steps,
@@ -45,8 +46,9 @@ struct quire_paged_plane {
     uint64_t page_bytes; /* between pages; 0: they follow each other */
 };
 
-/* A layer. Pages of f32 begin at multiples of 4 bytes, of other dtypes at multiples of 2. Planes
- * must not overlap, which is not checked. */
+/* A layer. Pages of f32 begin at multiples of 4 bytes, of other dtypes at multiples of 2. A plane
+ * whose page_bytes are fewer than a page has is refused; whether two planes overlap is not checked.
+ */
 struct quire_paged_layer {
     uint32_t num_heads;        /* H, query heads */
     uint32_t num_kv_heads;     /* G, divides H */
@@ -109,7 +111,7 @@ QUIRE_API void quire_paged_config_init(struct quire_paged_config *config);
  * config: from _init, borrowed; *out: owned by the caller until quire_paged_destroy; error:
  * optional.
  * Statuses: INVAL for NULL, a bad struct_size, zero or contradictory shapes (H not a multiple of
- * G), and planes that are nowhere, too small, misaligned, or whose pages overlap; LIMIT over a
+ * G), and planes that are nowhere, too small, misaligned, or with too few page_bytes; LIMIT over a
  * QUIRE_MAX_* (pool.h; pages of a sequence times P: QUIRE_MAX_SEQ_LEN); UNSUPPORTED where the
  * backend holds no K/V or lacks the dtype, head dim, page size or the use of host memory, or the
  * dtype the head dim (the message lists what there is); NOMEM; DEVICE.
@@ -165,10 +167,10 @@ QUIRE_API quire_status quire_paged_write(struct quire_paged *paged, uint32_t lay
  * f32 [T,H,Dv]: views; params: from quire_attend_params_init, read before the call returns, or NULL
  * for the defaults; error: optional.
  * Statuses: as quire_paged_write, and INVAL for params with a bad struct_size, a scale or softcap
- * that is not finite, a softcap below 0, or an lse that is not f32 {T,1,H}.
- * Threads: one at a time.
- * Cost: reads K and V of every sequence once per group of query heads, and pages that sequences
- * share at their beginning about once for all; queued; no allocation. */
+ * that is not finite, a softcap below 0, an lse that is not f32 {T,1,H}, and rows of out or lse
+ * that overlap. Threads: one at a time. Cost: reads K and V of every sequence once per group of
+ * query heads, and pages that sequences share at their beginning about once for all; queued; no
+ * allocation. */
 QUIRE_API quire_status quire_paged_attend(struct quire_paged *paged, uint32_t layer,
                                           const struct quire_view *q, const struct quire_view *out,
                                           const struct quire_attend_params *params,

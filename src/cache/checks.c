@@ -114,6 +114,23 @@ bool quire__view_has_shape(const struct quire_view *view, uint64_t rows, uint64_
            view->shape[1] == heads && view->shape[2] == dim;
 }
 
+/* Whether `outer` rows of `of_inner` elements each lie behind each other; false on overflow too. */
+static bool nests(uint64_t outer, uint64_t outer_stride, uint64_t inner, uint64_t inner_stride,
+                  uint64_t dim)
+{
+    uint64_t end;
+    return (inner < 2 || inner_stride >= dim) &&
+           (outer < 2 || (inner == 0 || (quire__mul_u64(inner - 1, inner_stride, &end) &&
+                                         quire__add_u64(end, dim, &end) && outer_stride >= end)));
+}
+
+bool quire__view_rows_apart(const struct quire_view *view)
+{
+    const uint64_t *n = view->shape, *stride = view->stride;
+    return nests(n[0], stride[0], n[1], stride[1], n[2]) ||
+           nests(n[1], stride[1], n[0], stride[0], n[2]);
+}
+
 bool quire__attend_params_take(const struct quire_attend_params *params, uint64_t rows,
                                uint64_t heads, struct quire_attend_params *used)
 {
@@ -123,5 +140,7 @@ bool quire__attend_params_take(const struct quire_attend_params *params, uint64_
     if (params != NULL)
         *used = *params;
     return isfinite(used->scale) && isfinite(used->softcap) && used->softcap >= 0.0f &&
-           (!quire__view_is_given(&used->lse) || quire__view_has_shape(&used->lse, rows, 1, heads));
+           (!quire__view_is_given(&used->lse) ||
+            (quire__view_has_shape(&used->lse, rows, 1, heads) &&
+             quire__view_rows_apart(&used->lse)));
 }

@@ -39,8 +39,11 @@ bool quire__view_is_given(const struct quire_view *view);
 /* An f32 view of [rows, heads, dim]. */
 bool quire__view_has_shape(const struct quire_view *view, uint64_t rows, uint64_t heads,
                            uint64_t dim);
+/* Whether no two rows of a view with a shape overlap, so that each can be written: rows of heads,
+ * or heads of rows, behind each other. */
+bool quire__view_rows_apart(const struct quire_view *view);
 /* Fills *used from the caller's params or, where they are NULL, from the defaults. False for a bad
- * struct_size, numbers that cannot be, or an lse that is not [rows, 1, heads]. */
+ * struct_size, numbers that cannot be, or an lse that is not [rows, 1, heads], its rows apart. */
 bool quire__attend_params_take(const struct quire_attend_params *params, uint64_t rows,
                                uint64_t heads, struct quire_attend_params *used);
 

@@ -329,12 +329,16 @@ quire_status quire_paged_attend(struct quire_paged *paged, uint32_t layer,
     status = check_view(paged, q, "q", (uint32_t[]){of->num_heads, of->head_dim}, error);
     if (status == QUIRE_OK)
         status = check_view(paged, out, "out", (uint32_t[]){of->num_heads, of->head_dim_v}, error);
+    if (status == QUIRE_OK && !quire__view_rows_apart(out))
+        status =
+            quire__fail(error, QUIRE_E_INVAL, "rows of out overlap: strides %llu and %llu",
+                        (unsigned long long)out->stride[0], (unsigned long long)out->stride[1]);
     if (status != QUIRE_OK)
         return status;
     if (!quire__attend_params_take(params, paged->num_tokens, of->num_heads, &used))
         return quire__fail(error, QUIRE_E_INVAL,
                            "params need quire_attend_params_init, a finite scale, a finite softcap "
-                           "of at least 0, and an lse that is f32 {%u, 1, %u}",
+                           "of at least 0, and an lse that is f32 {%u, 1, %u}, its rows apart",
                            paged->num_tokens, of->num_heads);
     return answered(paged,
                     paged->backend->kv->attend(paged->backend, paged->plan, layer, q, out, &used),

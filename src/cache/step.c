@@ -377,7 +377,7 @@ quire_status quire_step_attend(struct quire_pool *pool, quire_step step, uint32_
     if (!quire__attend_params_take(params, open->num_tokens, geometry->num_heads, &used) ||
         !quire__view_has_shape(q, open->num_tokens, geometry->num_heads, geometry->head_dim) ||
         !quire__view_has_shape(out, open->num_tokens, geometry->num_heads, geometry->head_dim_v) ||
-        (open->layer_written[layer] == 0 && !open->external))
+        !quire__view_rows_apart(out) || (open->layer_written[layer] == 0 && !open->external))
         return QUIRE_E_INVAL;
     return answered(pool,
                     pool->backend->kv->attend(pool->backend, open->plan, layer, q, out, &used));

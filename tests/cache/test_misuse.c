@@ -381,6 +381,29 @@ static quire_status attend_out_past_the_buffer(struct scene *scene)
     out.offset = 1u << 30;
     return attend(scene, 0, &scene->q, &out);
 }
+static quire_status attend_with_strides(struct scene *scene, uint64_t outer, uint64_t inner)
+{
+    struct quire_view out = scene->out;
+    out.stride[0] = outer;
+    out.stride[1] = inner;
+    return attend(scene, 0, &scene->q, &out);
+}
+static quire_status attend_out_rows_overlap(struct scene *scene)
+{
+    return attend_with_strides(scene, scene->out.stride[0] - 1, scene->out.stride[1]);
+}
+static quire_status attend_out_heads_overlap(struct scene *scene)
+{
+    return attend_with_strides(scene, scene->out.stride[0], scene->out.stride[1] - 1);
+}
+static quire_status attend_out_heads_fold(struct scene *scene)
+{
+    return attend_with_strides(scene, 0, scene->out.stride[1]);
+}
+static quire_status attend_out_strides_overflow(struct scene *scene)
+{
+    return attend_with_strides(scene, 1, UINT64_MAX);
+}
 static quire_status attend_bad_params(struct scene *scene)
 {
     struct quire_attend_params params;
@@ -570,6 +593,10 @@ static const struct misuse table[] = {
     KV_CALL(attend_out_rows, INVAL),
     KV_CALL(attend_out_dtype, INVAL),
     KV_CALL(attend_out_past_the_buffer, INVAL),
+    KV_CALL(attend_out_rows_overlap, INVAL),
+    KV_CALL(attend_out_heads_overlap, INVAL),
+    KV_CALL(attend_out_heads_fold, INVAL),
+    KV_CALL(attend_out_strides_overflow, INVAL),
     KV_CALL(attend_bad_params, INVAL),
     KV_CALL(attend_scale_nan, INVAL),
     KV_CALL(attend_scale_infinite, INVAL),

@@ -337,6 +337,8 @@ static void test_bad_calls_are_refused(void **state)
     bad[4].host = NULL;
     bad[5].host = (uint8_t *)own->k + 1;
     bad[6].stride[0] = UINT64_MAX;
+    struct quire_view folded = q;
+    folded.stride[0] = 0;
     for (uint32_t i = 0; i < 7; i++) {
         qt_assert_status(quire_paged_write(own->paged, 0, &bad[i], &k, &error), QUIRE_E_INVAL);
         assert_says(&error, QUIRE_E_INVAL, i < 5 ? "k must be a view of f32 [5, 2, 16]" : "cpu");
@@ -347,6 +349,8 @@ static void test_bad_calls_are_refused(void **state)
         qt_assert_status(quire_paged_attend(own->paged, 0, &q, &bad[i], NULL, &error),
                          QUIRE_E_INVAL);
     }
+    qt_assert_status(quire_paged_attend(own->paged, 0, &q, &folded, NULL, &error), QUIRE_E_INVAL);
+    assert_says(&error, QUIRE_E_INVAL, "rows of out overlap: strides 0 and 16");
     qt_assert_status(quire_paged_write(NULL, 0, &k, &k, &error), QUIRE_E_INVAL);
     qt_assert_status(quire_paged_write(own->paged, 0, NULL, &k, &error), QUIRE_E_INVAL);
     qt_assert_status(quire_paged_write(own->paged, 0, &k, NULL, &error), QUIRE_E_INVAL);
