@@ -17,6 +17,10 @@ usage() {
     exit 2
 }
 
+if [ "${1-}" = --help ] || [ "${1-}" = -h ]; then
+    sed -n '2s/^# //p; 5,10{s/^# //; s/^#$//; p}' "$0"
+    exit
+fi
 if [ "${1-}" = --level ]; then
     level=${2-}
     shift $(($# < 2 ? $# : 2))

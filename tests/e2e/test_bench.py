@@ -119,6 +119,12 @@ class Bench(Case):
         text = self.quire('bench', 'attn', '--quick', '--only', 'new-')[0].decode()
         self.assertRegex(text, r'\nnew-1 \.\. new-64: at most [0-9.]+ of the line')
 
+    def test_some_steps(self):
+        """Steps that are asked for by name are rows; a curve needs all of them."""
+        got = self.bench('attn', '--only', 'new-7')
+        self.assertEqual([row['name'] for row in got['rows']], ['new-7-8k-f16-paged'])
+        self.assertEqual(got['new_tokens'], {})
+
     def test_svg(self):
         for bench, only, circles, lines in (('attn', '-f16-contig', 3, 2), ('linear', 'q5', 9, 4),
                                             ('attn', 'mha', 1, 1)):
@@ -139,13 +145,17 @@ class Bench(Case):
             for arguments in (['--runs', '2'], ['--runs', '1000'], ['--threads', '0'], ['--fast'],
                               ['extra'], ['--only']):
                 self.refuses('bench', bench, *arguments, status=USAGE)
-        self.refuses('bench', 'linear', '--quick', '--json', '--only', 'q4_1-1', '--svg',
-                     '/no/such/folder/x.svg', says='/no/such/folder/x.svg')
+        # Before anything is measured: no row stands there.
+        for bench in ('attn', 'linear'):
+            self.refuses('bench', bench, '--quick', '--svg', '/no/such/folder/x.svg',
+                         says='/no/such/folder/x.svg')
         self.refuses('bench', 'attn', '--json', env={'QUIRE_CPU': 'sse9'}, says='sse9')
 
     def test_no_row(self):
         for bench in ('roof', 'attn', 'linear'):
-            _, err = self.quire('bench', bench, '--quick', '--only', 'nothing', status=1)
+            out, err = self.quire('bench', bench, '--quick', '--only', 'nothing', '--json',
+                                  status=1)
+            self.assertEqual(out, b'')
             self.assertRegex(err, rb'\Aquire: [^\n]*no row has nothing in its name\n\Z')
 
     def test_peers_say_their_usage(self):

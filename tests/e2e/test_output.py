@@ -305,6 +305,9 @@ class Rest(Case):
                                     '5', '--depth', '0,30', '--batch', '1,3', '--json')[0])
         self.assertEqual([(row['depth'], row['batch']) for row in got['rows']],
                          [(0, 1), (0, 3), (30, 1), (30, 3)])
+        self.assertEqual((got['bench'], got['dtype_k'], got['dtype_v']), ('model', 'f16', 'f16'))
+        for key in ('processor', 'level', 'products', 'threads'):
+            self.assertTrue(got[key], key)
         for row in got['rows']:
             self.assertGreater(row['prompt_tok_s'], 0)
             self.assertGreater(row['gen_tok_s'], 0)

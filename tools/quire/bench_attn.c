@@ -7,6 +7,7 @@
 #include "quire/chart.h"
 #include "quire/commands.h"
 #include "quire/console.h"
+#include "quire/files.h"
 
 enum { QUICK_SHRINKS = 32, GQA = 8, STEP_MAX = 64 };
 
@@ -194,6 +195,46 @@ static void tell_cliff(struct bench *bench, const double *ns)
                         even ? "met" : "below");
 }
 
+static void name_step(uint32_t n, char name[40])
+{
+    (void)snprintf(name, 40, "new-%u-8k-f16-paged", n);
+}
+
+/* How many of the steps are asked for. */
+static uint32_t wanted_steps(const struct ruler *ruler)
+{
+    uint32_t wanted = 0;
+    for (uint32_t n = 1; n <= STEP_MAX; n++) {
+        char name[40];
+        name_step(n, name);
+        wanted += ruler_wants(ruler, name);
+    }
+    return wanted;
+}
+
+/* All 64 of them make a curve, of which some are rows too; else each that is asked for is a row. */
+static quire_status measure_steps(struct bench *bench, struct attn_scene *scene, bool all)
+{
+    double ns[STEP_MAX];
+    json_t *list = json_array();
+    quire_status status = QUIRE_OK;
+    for (uint32_t n = 1; n <= STEP_MAX && status == QUIRE_OK; n++) {
+        struct ruler_row row = {.target = 0.50, .curve = STEP_CURVE, .x = n};
+        name_step(n, row.name);
+        if (!ruler_wants(&bench->ruler, row.name))
+            continue;
+        status = measure_step(bench, scene, n, &row, !all || is_power_of_two(n));
+        ns[n - 1] = row.ns;
+        (void)json_array_append_new(list, json_real(row.ns / 1e6));
+    }
+    if (status == QUIRE_OK && all) {
+        (void)json_object_set(bench->steps, "ms", list);
+        tell_cliff(bench, ns);
+    }
+    json_decref(list);
+    return status;
+}
+
 static quire_status step_rows(struct bench *bench)
 {
     struct attn_shape shape = {.seqs = 1,
@@ -203,23 +244,14 @@ static quire_status step_rows(struct bench *bench)
                                .layout = QUIRE_LAYOUT_PAGED,
                                .new_max = STEP_MAX};
     struct attn_scene scene;
-    double ns[STEP_MAX];
-    if (!ruler_wants(&bench->ruler, "new-1-8k-f16-paged"))
+    uint32_t wanted = wanted_steps(&bench->ruler);
+    if (wanted == 0)
         return QUIRE_OK;
     shrink(&bench->ruler, &shape);
     quire_status status = attn_scene_open(&scene, &bench->ruler, &shape, &bench->error);
-    json_t *list = json_array();
-    for (uint32_t n = 1; n <= STEP_MAX && status == QUIRE_OK; n++) {
-        struct ruler_row row = {.target = 0.50, .curve = STEP_CURVE, .x = n};
-        (void)snprintf(row.name, sizeof row.name, "new-%u-8k-f16-paged", n);
-        status = measure_step(bench, &scene, n, &row, is_power_of_two(n));
-        ns[n - 1] = row.ns;
-        (void)json_array_append_new(list, json_real(row.ns / 1e6));
-    }
-    attn_scene_close(&scene);
-    (void)json_object_set_new(bench->steps, "ms", list);
     if (status == QUIRE_OK)
-        tell_cliff(bench, ns);
+        status = measure_steps(bench, &scene, wanted == STEP_MAX);
+    attn_scene_close(&scene);
     return status;
 }
 
@@ -247,7 +279,9 @@ static int draw(const char *path, const struct ruler *ruler)
 static int measure(const struct ruler_options *options, const char *svg)
 {
     struct bench bench = {.steps = json_object()};
-    int result = ruler_open(&bench.ruler, "attn", options);
+    int result = files_try_write(svg);
+    if (result == CLI_OK)
+        result = ruler_open(&bench.ruler, "attn", options);
     if (result == CLI_OK)
         result = run(&bench);
     if (result == CLI_OK && svg != NULL)
@@ -261,7 +295,7 @@ static int measure(const struct ruler_options *options, const char *svg)
 
 int command_bench_attn(int argc, char **argv)
 {
-    struct ruler_options options = RULER_OPTIONS_DEFAULT;
+    struct ruler_options options = {0};
     const char *svg = NULL;
     struct cli_arg shared[RULER_ARGS];
     ruler_args(&options, shared);

@@ -6,6 +6,7 @@
 #include "quire/chart.h"
 #include "quire/commands.h"
 #include "quire/console.h"
+#include "quire/files.h"
 #include "quire/ruler.h"
 
 enum { SIDE = 4096, SIDE_QUICK = 512, TENSORS_MAX = 4096, TOKENS_MAX = 512 };
@@ -213,7 +214,7 @@ static int draw(const char *path, const struct ruler *ruler)
 
 int command_bench_linear(int argc, char **argv)
 {
-    struct ruler_options options = RULER_OPTIONS_DEFAULT;
+    struct ruler_options options = {0};
     const char *svg = NULL;
     struct cli_arg shared[RULER_ARGS];
     ruler_args(&options, shared);
@@ -235,8 +236,10 @@ int command_bench_linear(int argc, char **argv)
     enum cli_parsed parsed = cli_parse(&command, argc, argv);
     if (parsed != CLI_PARSED)
         return parsed == CLI_HELPED ? CLI_OK : CLI_BAD_USAGE;
-    struct ruler ruler;
-    int result = ruler_open(&ruler, "linear", &options);
+    struct ruler ruler = {0};
+    int result = files_try_write(svg);
+    if (result == CLI_OK)
+        result = ruler_open(&ruler, "linear", &options);
     if (result == CLI_OK)
         result = run(&ruler);
     if (result == CLI_OK && svg != NULL)

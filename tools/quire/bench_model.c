@@ -219,33 +219,51 @@ static json_t *json_row(const struct row *row)
                      "prompt_tok_s", row->prompt_tok_s, "gen_tok_s", row->gen_tok_s);
 }
 
-static int say_machine(const struct engine_options *options)
+static int look_at_machine(const struct engine_options *options, struct quire_cpu_choice *choice)
 {
-    struct quire_cpu_choice choice = {.struct_size = sizeof choice};
     struct quire_backend_config config;
     struct quire_error error;
     quire_backend_config_init(&config);
     config.num_threads = options->threads;
-    if (quire_cpu_choose(&config, &choice, &error) != QUIRE_OK)
-        return cli_fail(&error);
-    info_cpu_line(&choice);
+    *choice = (struct quire_cpu_choice){.struct_size = sizeof *choice};
+    return quire_cpu_choose(&config, choice, &error) == QUIRE_OK ? CLI_OK : cli_fail(&error);
+}
+
+static void say_machine(const struct engine_options *options, const struct quire_cpu_choice *choice)
+{
+    info_cpu_line(choice);
     (void)printf("; K in %s, V in %s\n%8s %6s %14s %14s\n", quire_dtype_name(options->dtypes[0]),
                  quire_dtype_name(options->dtypes[1]), "depth", "batch", "prompt tok/s",
                  "gen tok/s");
-    return CLI_OK;
+}
+
+static json_t *json_whole(const struct options *options, const struct quire_cpu_choice *choice,
+                          json_t *rows)
+{
+    const struct engine_options *engine = &options->engine;
+    return json_pack("{s:s, s:s, s:s, s:s, s:i, s:s, s:s, s:s, s:i, s:i, s:i, s:o}", "bench",
+                     "model", "processor", choice->processor, "level", choice->level.name,
+                     "products", quire_dtype_name(choice->level.products), "threads",
+                     (int)choice->num_threads, "dtype_k", quire_dtype_name(engine->dtypes[0]),
+                     "dtype_v", quire_dtype_name(engine->dtypes[1]), "model", engine->model,
+                     "prompt", (int)options->prompt, "generate", (int)options->generate, "runs",
+                     (int)options->runs, "rows", rows);
 }
 
 static int run(struct engine *engine, const struct options *options)
 {
+    struct quire_cpu_choice choice;
     int result = engine_open_file(engine, &options->engine, false);
     if (result == CLI_OK)
         result = engine_open_model(engine);
     if (result == CLI_OK)
         result = check_depths(engine, options);
-    if (result == CLI_OK && !options->json)
-        result = say_machine(&options->engine);
+    if (result == CLI_OK)
+        result = look_at_machine(&options->engine, &choice);
     if (result != CLI_OK)
         return result;
+    if (!options->json)
+        say_machine(&options->engine, &choice);
     json_t *rows = json_array();
     for (uint32_t d = 0; d < options->depths.count && result == CLI_OK; d++) {
         for (uint32_t b = 0; b < options->batches.count && result == CLI_OK; b++) {
@@ -266,10 +284,7 @@ static int run(struct engine *engine, const struct options *options)
         json_decref(rows);
         return result;
     }
-    return files_print_json(json_pack(
-        "{s:s, s:i, s:i, s:i, s:s, s:o}", "model", options->engine.model, "prompt",
-        (int)options->prompt, "generate", (int)options->generate, "runs", (int)options->runs,
-        "arithmetic", engine->backend->caps.arithmetic, "rows", rows));
+    return files_print_json(json_whole(options, &choice, rows));
 }
 
 int command_bench_model(int argc, char **argv)

@@ -46,7 +46,7 @@ static int measure(const struct ruler *ruler, const char *level, uint32_t thread
     quire_status status = quire_backend_create("cpu", &config, &backend, &error);
     if (status != QUIRE_OK)
         return cli_fail(&error);
-    const uint32_t runs = ruler->options->quick ? 1 : ruler->options->runs;
+    const uint32_t runs = ruler->runs;
     for (uint32_t i = 0; i < runs && status == QUIRE_OK; i++)
         status = measure_once(backend, ruler, best);
     quire_backend_destroy(backend);
@@ -127,7 +127,7 @@ static int finish(const struct ruler *ruler)
 
 int command_bench_roof(int argc, char **argv)
 {
-    struct ruler_options options = RULER_OPTIONS_DEFAULT;
+    struct ruler_options options = {0};
     struct cli_arg shared[RULER_ARGS];
     ruler_args(&options, shared);
     const struct cli_command command = {

@@ -271,7 +271,10 @@ static int check_options(const struct options *options)
         cli_error("eval: --svg draws what --compare finds: say what with --compare");
         return CLI_BAD_USAGE;
     }
-    return options->compare != NULL ? compare_parse(&formats, options->compare) : CLI_OK;
+    int result = options->compare != NULL ? compare_parse(&formats, options->compare) : CLI_OK;
+    if (result == CLI_OK)
+        result = files_try_write(options->svg);
+    return result == CLI_OK ? files_try_write(options->logits) : result;
 }
 
 int command_eval(int argc, char **argv)

@@ -98,44 +98,76 @@ static bool write_all(int fd, const uint8_t *data, uint64_t bytes)
     return true;
 }
 
+/* Where a file is written until it is whole: beside the target, and renamed then. A device or a
+ * link is written in place, as renaming would replace it. */
+struct target {
+    int fd; /* negative: not open, and errno says why */
+    bool in_place;
+    char temporary[PATH_BYTES_MAX];
+};
+
+static bool is_in_place(const char *path)
+{
+    struct stat st;
+    return lstat(path, &st) == 0 && !S_ISREG(st.st_mode);
+}
+
+static void open_target(const char *path, struct target *target)
+{
+    *target = (struct target){.fd = -1, .in_place = is_in_place(path)};
+    if (target->in_place) {
+        target->fd = open(path, O_WRONLY | O_CLOEXEC | O_TRUNC);
+        return;
+    }
+    int length =
+        snprintf(target->temporary, sizeof target->temporary, "%s.%ld.tmp", path, (long)getpid());
+    if (length < 0 || (size_t)length >= sizeof target->temporary)
+        errno = ENAMETOOLONG;
+    else
+        target->fd = open(target->temporary, O_WRONLY | O_CLOEXEC | O_CREAT | O_EXCL, 0666);
+}
+
+static int cannot_write(const char *path, int os_code)
+{
+    cli_error("cannot write %s: %s", path, strerror(os_code));
+    return CLI_BAD_DATA;
+}
+
+int files_try_write(const char *path)
+{
+    struct target target;
+    if (path == NULL || is_in_place(path))
+        return CLI_OK;
+    open_target(path, &target);
+    if (target.fd < 0)
+        return cannot_write(path, errno);
+    (void)close(target.fd);
+    (void)unlink(target.temporary);
+    return CLI_OK;
+}
+
 int files_write(const char *path, const void *data, uint64_t bytes)
 {
     struct stat st;
-    char temporary[PATH_BYTES_MAX];
-    const char *target = path;
-    int flags = O_WRONLY | O_CLOEXEC;
-    /* A file beside the target, renamed when it is whole. A device or a link is written in place,
-     * as renaming would replace it. */
-    if (lstat(path, &st) != 0 || S_ISREG(st.st_mode)) {
-        int length = snprintf(temporary, sizeof temporary, "%s.%ld.tmp", path, (long)getpid());
-        if (length < 0 || (size_t)length >= sizeof temporary) {
-            cli_error("cannot write a file with a name of %zu bytes", strlen(path));
-            return CLI_BAD_DATA;
-        }
-        target = temporary;
-        flags |= O_CREAT | O_EXCL;
-    } else {
-        flags |= O_TRUNC;
-    }
-    int fd = open(target, flags, 0666);
-    bool ok = fd >= 0 && write_all(fd, data, bytes);
-    if (ok && target == temporary && stat(path, &st) == 0)
-        ok = fchmod(fd, st.st_mode & 07777) == 0;
+    struct target target;
+    open_target(path, &target);
+    bool ok = target.fd >= 0 && write_all(target.fd, data, bytes);
+    if (ok && !target.in_place && stat(path, &st) == 0)
+        ok = fchmod(target.fd, st.st_mode & 07777) == 0;
     int os_code = errno;
-    if (fd >= 0 && close(fd) != 0 && ok) {
+    if (target.fd >= 0 && close(target.fd) != 0 && ok) {
         ok = false;
         os_code = errno;
     }
-    if (ok && target == temporary && rename(temporary, path) != 0) {
+    if (ok && !target.in_place && rename(target.temporary, path) != 0) {
         ok = false;
         os_code = errno;
     }
     if (ok)
         return CLI_OK;
-    if (fd >= 0 && target == temporary)
-        (void)unlink(temporary);
-    cli_error("cannot write %s: %s", path, strerror(os_code));
-    return CLI_BAD_DATA;
+    if (target.fd >= 0 && !target.in_place)
+        (void)unlink(target.temporary);
+    return cannot_write(path, os_code);
 }
 
 json_t *files_json_ids(const uint32_t *ids, uint64_t count)

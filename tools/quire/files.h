@@ -20,6 +20,10 @@ int files_parse_ids(const char *where, const struct quire__bytes *text, uint32_t
  */
 int files_write(const char *path, const void *data, uint64_t bytes);
 
+/* Fails as files_write would where it cannot begin, so that nobody measures for minutes first. NULL
+ * is fine. */
+int files_try_write(const char *path);
+
 /* Prints a JSON value as one line on standard output and releases it; NULL means no memory. */
 int files_print_json(json_t *value);
 json_t *files_json_ids(const uint32_t *ids, uint64_t count);

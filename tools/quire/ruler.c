@@ -14,6 +14,7 @@ enum {
     ROOFS = 5,  /* readings of the roof beside a row's runs */
     CACHES = 4, /* the ring, in last caches */
     BAR_WIDTH = 25,
+    RUNS = 9,
     QUICK_RUNS = 3,
 };
 static const double run_ns_min = 30e6, wrong_over = 1.02;
@@ -24,7 +25,8 @@ void ruler_args(struct ruler_options *options, struct cli_arg args[RULER_ARGS])
     const struct cli_arg rows[RULER_ARGS] = {
         {"--only", CLI_TEXT, &options->only, 0, 0, "NAME", "rows with this in their names"},
         {"--threads", CLI_U32, &options->threads, 1, 1024, "N", "threads (all that may be used)"},
-        {"--runs", CLI_U32, &options->runs, 3, RULER_RUNS_MAX, "N", "runs of each row (9)"},
+        {"--runs", CLI_U32, &options->runs, 3, RULER_RUNS_MAX, "N",
+         "runs of each row (9; quick: 3)"},
         {"--quick", CLI_FLAG, &options->quick, 0, 0, NULL, "small shapes: only to see it work"},
         {"--json", CLI_FLAG, &options->json, 0, 0, NULL, "print one JSON object"},
     };
@@ -70,7 +72,9 @@ static void say_machine(const struct ruler *ruler)
 
 int ruler_open(struct ruler *ruler, const char *bench, const struct ruler_options *options)
 {
-    *ruler = (struct ruler){.options = options, .bench = bench};
+    *ruler = (struct ruler){.options = options, .bench = bench, .runs = options->runs};
+    if (ruler->runs == 0)
+        ruler->runs = options->quick ? QUICK_RUNS : RUNS;
     struct quire_error error;
     struct quire_backend_config config;
     quire_backend_config_init(&config);
@@ -174,7 +178,7 @@ static quire_status count_calls(struct ruler *ruler, const struct ruler_work *wo
 
 quire_status ruler_time(struct ruler *ruler, const struct ruler_work *work, struct ruler_row *row)
 {
-    const uint32_t runs = ruler->options->quick ? QUICK_RUNS : ruler->options->runs;
+    const uint32_t runs = ruler->runs;
     const uint32_t looks = ruler->options->quick ? 1 : ROOFS;
     double ns[RULER_RUNS_MAX];
     struct stats_roof roof = {0};
@@ -291,14 +295,14 @@ static void print_roof(const struct ruler *ruler)
 int ruler_finish(struct ruler *ruler, json_t *more)
 {
     int result = CLI_OK;
-    if (ruler->options->json)
-        result = files_print_json(json_whole(ruler, more));
-    else if (ruler->num_rows > 0 && !ruler->options->quick)
-        print_roof(ruler);
-    json_decref(more);
     if (ruler->num_rows == 0 && json_array_size(ruler->skipped) == 0) {
         cli_error("bench %s: no row has %s in its name", ruler->bench, ruler->options->only);
-        return CLI_BAD_DATA;
+        result = CLI_BAD_DATA;
+    } else if (ruler->options->json) {
+        result = files_print_json(json_whole(ruler, more));
+    } else if (ruler->num_rows > 0 && !ruler->options->quick) {
+        print_roof(ruler);
     }
+    json_decref(more);
     return ruler->num_wrong > 0 ? CLI_BAD_DATA : result;
 }

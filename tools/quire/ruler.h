@@ -19,15 +19,11 @@
 enum { RULER_ARGS = 5, RULER_RUNS_MAX = 101, RULER_ROWS_MAX = 256 };
 
 struct ruler_options {
-    uint32_t threads, runs; /* 0: what the machine allows; 9 */
+    uint32_t threads, runs; /* 0: what the machine allows; what is usual */
     const char *only;       /* a part of the names of the rows to measure, or NULL */
     bool quick;             /* small shapes, to see that it works */
     bool json;
 };
-#define RULER_OPTIONS_DEFAULT                                                                      \
-    {                                                                                              \
-        .runs = 9                                                                                  \
-    }
 
 /* Fills the rows of a command's table for these options. */
 void ruler_args(struct ruler_options *options, struct cli_arg args[RULER_ARGS]);
@@ -54,6 +50,7 @@ struct ruler_row {
 struct ruler {
     const struct ruler_options *options;
     const char *bench;
+    uint32_t runs; /* of each row */
     struct quire_cpu_choice choice;
     struct quire_backend *backend;
     uint64_t cache_bytes; /* of the last level */
