@@ -202,17 +202,26 @@ static void quantised(void **state)
         &(struct kt_params){.softcap = 8.0f}, false);
 }
 
-/* Two sequences with the pages of one; returns how many families they are read as. */
-static uint32_t share_pages(bool no_cascade, float *out)
+/* How two sequences with the pages of one are asked for their last tokens, and what comes of it. */
+struct sharing {
+    uint32_t threads, tokens;
+    bool no_cascade;
+    uint32_t families, slots; /* as they were planned; slots of a row */
+};
+enum { SHARED_TOKENS = 30 };
+
+static void share_pages(struct sharing *how, float *out)
 {
-    static const struct kt_part parts[] = {{0, TOKENS - 1, 1}, {1, TOKENS - 1, 1}};
+    const uint32_t first = TOKENS - how->tokens;
+    const struct kt_part parts[] = {{0, first, how->tokens}, {1, first, how->tokens}};
     const struct kt_shape shape = {HEADS,     KV_HEADS,  DIM, DIM_V, 16,
                                    QUIRE_F16, QUIRE_F16, 0,   0,     false};
     struct quire_backend_config config;
     struct quire_backend *backend;
     struct kt_cache cache;
     quire_backend_config_init(&config);
-    config.no_cascade = no_cascade;
+    config.num_threads = how->threads;
+    config.no_cascade = how->no_cascade;
     assert_int_equal(quire_backend_create("cpu", &config, &backend, NULL), QUIRE_OK);
     kt_cache_open(&cache, backend, &shape, TOKENS, 7);
     kt_cache_fill(&cache, 0, TOKENS);
@@ -220,20 +229,37 @@ static uint32_t share_pages(bool no_cascade, float *out)
     struct quire_upload upload = {0, 2 * (uint64_t)cache.blocks * sizeof *cache.table, cache.table};
     assert_int_equal(backend->memory->upload(backend, cache.tables, &upload, 1), QUIRE_OK);
     kt_cache_attend(&cache, parts, 2, &(struct kt_params){0}, out, NULL);
-    uint32_t families = cache.plan->num_families;
+    const struct quire__class *class = &cache.plan->classes[0];
+    how->families = cache.plan->num_families;
+    how->slots = class->num_merges != 0 ? class->merges[0].num_slots : 0;
     kt_cache_close(&cache);
     quire_backend_destroy(backend);
-    return families;
 }
 
-/* What is shared is read once for both, or by each for itself: as the backend was asked. */
+/* What is shared is read once for both, or by each for itself: as the backend was asked. One unit
+ * reads all of it where the rows are many and the K/V heads as many for each thread: the two splits
+ * of 512 positions have one slot then, and those that are a sequence's own another. */
 static void with_and_without_cascade(void **state)
 {
     (void)state;
-    float together[2 * HEADS * DIM_V], alone[2 * HEADS * DIM_V];
-    assert_int_equal(share_pages(false, together), 1);
-    assert_int_equal(share_pages(true, alone), 2);
-    assert_memory_equal(together, alone, sizeof together);
+    enum { FLOATS = 2 * SHARED_TOKENS * HEADS * DIM_V };
+    static const uint32_t threads[] = {1, 2, 5};
+    float *together = qt_alloc(FLOATS * sizeof *together),
+          *alone = qt_alloc(FLOATS * sizeof *alone);
+    for (uint32_t tokens = 1; tokens <= SHARED_TOKENS; tokens += SHARED_TOKENS - 1) {
+        struct sharing how = {.threads = 1, .tokens = tokens, .no_cascade = true};
+        share_pages(&how, alone);
+        assert_int_equal(how.families, 2);
+        for (uint32_t t = 0; t < QT_LEN(threads); t++) {
+            how = (struct sharing){.threads = threads[t], .tokens = tokens};
+            share_pages(&how, together);
+            assert_int_equal(how.families, 1);
+            assert_int_equal(how.slots, tokens > 1 && KV_HEADS % threads[t] == 0 ? 2 : 3);
+            assert_memory_equal(together, alone, 2 * tokens * HEADS * DIM_V * sizeof *together);
+        }
+    }
+    qt_free(together);
+    qt_free(alone);
 }
 
 int main(void)

@@ -6,6 +6,7 @@
  * u is the unit roundoff; a sum of n products in any order is off by n u sum |terms| at most
  * (N. J. Higham, Accuracy and Stability of Numerical Algorithms, section 3.1). */
 #include "kernel_fixture.h"
+#include "tile_fixture.h"
 
 #include "backend/cpu/scalar.h"
 
@@ -137,154 +138,16 @@ static void check_store_bf16(struct bench *b)
 
 /* ---- one tile ---- */
 
-enum { ROWS_MAX = 33 };
-
-static const uint32_t tile_sizes[] = {1, 5, 16, 17, 63, 64};
-static const uint32_t row_dims[] = {1, 7, 16, 32, 33, 64, 80, 96, 112, 128, 192, 256};
-static const uint32_t kv_dtypes[] = {QUIRE_F32, QUIRE_F16, QUIRE_BF16};
-
-/* K or V rows of one tile. Each ends at a page that must not be touched; those that nobody sees
- * hold NaN, and some of them are the row of a neighbour. */
-struct rows {
-    struct quire__rows rows;
-    uint32_t n;
-    const uint8_t *at[QUIRE__TILE];
-    struct kt_guard guards[QUIRE__TILE];
-};
-
-static void rows_open(struct rows *r, struct bench *b, uint32_t dtype, uint32_t n, uint32_t dim,
-                      uint64_t seen)
-{
-    uint32_t bytes = quire_dtype_bytes(dtype), end = (n + 15) / 16 * 16;
-    *r = (struct rows){.n = n};
-    for (uint32_t p = 0; p < n; p++) {
-        r->guards[p] = kt_guard_new((size_t)dim * bytes);
-        r->at[p] = r->guards[p].data;
-        for (uint32_t d = 0; d < dim && (seen >> p & 1) != 0; d++)
-            qt_store(dtype, qt_unit(qt_next(&b->random)),
-                     (uint8_t *)r->guards[p].data + (size_t)d * bytes);
-    }
-    for (uint32_t p = n; p < end; p++)
-        r->at[p] = r->at[n - 1];
-    r->rows =
-        (struct quire__rows){.data = r->at, .dtype = dtype, .dim = dim, .row_bytes = dim * bytes};
-}
-
-static void rows_close(struct rows *r)
-{
-    for (uint32_t p = 0; p < r->n; p++)
-        kt_guard_free(&r->guards[p]);
-}
-
-static double row_element(const struct quire__rows *rows, uint32_t p, uint32_t d)
-{
-    return qt_load(rows->dtype, rows->data[p] + (size_t)d * quire_dtype_bytes(rows->dtype));
-}
-
-/* A tile of random rows and masks, in the middle of a softmax or at its start. */
-struct tile_case {
-    struct quire__tile tile;
-    struct rows k, v;
-    struct kt_guard q_in, q, s, state, scratch;
-    float *queries; /* [rows][dim], before they are scaled */
-    uint64_t mask[ROWS_MAX], seen;
-    uint32_t wild; /* a position whose values are infinite, seen by some; QUIRE__TILE: none */
-    float slope[ROWS_MAX], distance[ROWS_MAX];
-    size_t state_floats;
-};
-
-static const float tile_scale = 0.75f;
-
-static void open_masks(struct tile_case *c, struct bench *b, uint32_t rows, uint32_t positions)
-{
-    uint64_t below = UINT64_MAX >> (QUIRE__TILE - positions);
-    bool even = qt_chance(&b->random, 50); /* as in decoding: everybody sees the same */
-    c->seen = 0;
-    for (uint32_t r = 0; r < rows; r++) {
-        uint64_t mask = qt_next(&b->random);
-        mask = r % 5 == 0 ? UINT64_MAX : r % 5 == 1 ? mask : r % 5 == 4 ? 0 : UINT64_MAX >> 3;
-        c->mask[r] = (even ? UINT64_MAX : mask) & below;
-        c->seen |= c->mask[r];
-        c->slope[r] = 0.25f;
-        c->distance[r] = -(float)qt_below(&b->random, 1000);
-        float *state = c->tile.state + r * c->state_floats;
-        bool first = r % 2 == 0;
-        state[QUIRE__STATE_MAX] = first ? -INFINITY : 3 * qt_unit(qt_next(&b->random));
-        state[QUIRE__STATE_SUM] = first ? 0 : 1.5f;
-    }
-}
-
-/* Makes the values of one position infinite that some rows see and some do not. */
-static void open_wild(struct tile_case *c, struct bench *b)
-{
-    const struct quire__rows *v = &c->v.rows;
-    uint64_t all = UINT64_MAX;
-    c->wild = QUIRE__TILE;
-    for (uint32_t r = 0; r < c->tile.rows; r++)
-        all &= c->mask[r];
-    uint64_t some = c->seen & ~all;
-    if (some == 0 || qt_chance(&b->random, 50))
-        return;
-    c->wild = (uint32_t)__builtin_ctzll(some);
-    for (uint32_t d = 0; d < v->dim; d++)
-        qt_store(v->dtype, INFINITY,
-                 (uint8_t *)c->v.guards[c->wild].data + (size_t)d * quire_dtype_bytes(v->dtype));
-}
-
-static bool sees_wild(const struct tile_case *c, uint32_t r)
-{
-    return c->wild != QUIRE__TILE && (c->mask[r] >> c->wild & 1) != 0;
-}
-
-static void tile_open(struct tile_case *c, struct bench *b, uint32_t rows, uint32_t positions,
-                      uint32_t dim, uint32_t dim_v)
-{
-    uint32_t rounded = (dim_v + 15) / 16 * 16;
-    *c = (struct tile_case){.state_floats = QUIRE__STATE_HEAD + rounded};
-    c->tile = (struct quire__tile){
-        .rows = rows, .positions = positions, .dim_v = rounded, .mask = c->mask};
-    c->tile.state = kt_floats(&c->state, &b->random, rows * c->state_floats, 1);
-    open_masks(c, b, rows, positions);
-    rows_open(&c->k, b, kv_dtypes[qt_below(&b->random, 3)], positions, dim, c->seen);
-    rows_open(&c->v, b, kv_dtypes[qt_below(&b->random, 3)], positions, dim_v, c->seen);
-    open_wild(c, b);
-    c->tile.k = c->k.rows;
-    c->tile.v = c->v.rows;
-    c->queries = kt_floats(&c->q_in, &b->random, (size_t)rows * dim, 1);
-    const float *at[ROWS_MAX];
-    for (uint32_t r = 0; r < rows; r++)
-        at[r] = c->queries + (size_t)r * dim;
-    c->q = kt_guard_new(quire__queries_bytes(rows, dim));
-    c->s = kt_guard_new((size_t)rows * QUIRE__TILE * 4);
-    c->scratch = kt_guard_new(quire__tile_scratch(dim, dim_v));
-    b->k->queries(c->q.data, at, rows, dim, tile_scale);
-    c->tile.q = c->q.data;
-    c->tile.s = c->s.data;
-    c->tile.scratch = c->scratch.data;
-    c->tile.distance = c->distance;
-}
-
-static void tile_close(struct tile_case *c)
-{
-    rows_close(&c->k);
-    rows_close(&c->v);
-    kt_guard_free(&c->q_in);
-    kt_guard_free(&c->q);
-    kt_guard_free(&c->s);
-    kt_guard_free(&c->state);
-    kt_guard_free(&c->scratch);
-}
-
 /* The logit of one position and how far off it may be: D products and their sum, then softcap and
  * ALiBi as in kernel_fixture.c. */
-static double logit(const struct bench *b, const struct tile_case *c, uint32_t r, uint32_t p,
+static double logit(const struct bench *b, const struct tf_case *c, uint32_t r, uint32_t p,
                     double *error)
 {
     const struct quire__tile *t = &c->tile;
     double s = 0, size = 0;
     for (uint32_t d = 0; d < t->k.dim; d++) {
         double x =
-            (double)(c->queries[(size_t)r * t->k.dim + d] * tile_scale) * row_element(&t->k, p, d);
+            (double)(c->queries[(size_t)r * t->k.dim + d] * TF_SCALE) * tf_element(&t->k, p, d);
         s += x;
         size += fabs(x);
     }
@@ -301,13 +164,33 @@ static double logit(const struct bench *b, const struct tile_case *c, uint32_t r
     return s;
 }
 
+/* What a row was before a tile. */
+struct row_before {
+    double max, sum;
+    const float *values; /* NULL: there were none */
+};
+
+/* What exponents are taken against: the largest logit or, with tiles, what it was before while no
+ * logit is much over it. */
+static void check_max(const struct bench *b, uint32_t r, double old, double got, double max,
+                      double off)
+{
+    bool may_stay = b->k->tiles && max - old <= (double)QUIRE__SLACK + off;
+    bool may_move = !b->k->tiles || max - old >= (double)QUIRE__SLACK - off;
+    if (may_stay && got == old)
+        return;
+    assert_true(may_move || got == old);
+    near(b, "attend: max", r, got, max, off);
+}
+
 /* One row's state after the tile, against f64. */
-static void attend_row(struct bench *b, const struct tile_case *c, uint32_t r, const float *before)
+static void attend_row(struct bench *b, const struct tf_case *c, uint32_t r,
+                       const struct row_before *before)
 {
     const struct quire__tile *t = &c->tile;
-    const float *state = t->state + r * c->state_floats;
+    const float *values = t->state + r * c->state_floats + QUIRE__STATE_HEAD;
     double x[QUIRE__TILE], weight[QUIRE__TILE], slack[QUIRE__TILE];
-    double old = (double)before[QUIRE__STATE_MAX], max = old, worst = 0;
+    double old = before->max, max = old, worst = 0;
     for (uint32_t p = 0; p < t->positions; p++) {
         if ((c->mask[r] >> p & 1) == 0)
             continue;
@@ -315,11 +198,11 @@ static void attend_row(struct bench *b, const struct tile_case *c, uint32_t r, c
         max = fmax(max, x[p]);
         worst = fmax(worst, slack[p]);
     }
-    near(b, "attend: max", r, (double)state[QUIRE__STATE_MAX], max, worst);
-    max = (double)state[QUIRE__STATE_MAX]; /* its rounding cancels */
-    double alpha = old == -INFINITY ? 0 : exp(old - max), sum = (double)before[1] * alpha;
+    check_max(b, r, old, (double)c->max[r], max, worst);
+    max = (double)c->max[r]; /* its rounding cancels */
+    double alpha = old == -INFINITY ? 0 : exp(old - max), sum = before->sum * alpha;
     double alpha_error = old == -INFINITY ? 0 : alpha * U * (6 + 1.1 * fabs(max - old));
-    double sum_error = (double)before[1] * alpha_error + sum * U;
+    double sum_error = before->sum * alpha_error + sum * U;
     for (uint32_t p = 0; p < t->positions; p++) {
         if ((c->mask[r] >> p & 1) == 0)
             continue;
@@ -330,60 +213,66 @@ static void attend_row(struct bench *b, const struct tile_case *c, uint32_t r, c
         sum += weight[p];
         sum_error += slack[p];
     }
-    near(b, "attend: sum", r, (double)state[QUIRE__STATE_SUM], sum, sum_error + 70 * U * sum);
-    for (uint32_t d = 0; d < t->v.dim && !sees_wild(c, r); d++) {
-        double at = (double)before[QUIRE__STATE_HEAD + d] * alpha, size = fabs(at);
-        double error = fabs((double)before[QUIRE__STATE_HEAD + d]) * alpha_error;
+    near(b, "attend: sum", r, (double)c->sum[r], sum, sum_error + 70 * U * sum);
+    for (uint32_t d = 0; d < t->v.dim && !tf_sees_wild(c, r); d++) {
+        double had = before->values != NULL ? (double)before->values[d] : 0;
+        double at = had * alpha, size = fabs(at), error = fabs(had) * alpha_error;
         for (uint32_t p = 0; p < t->positions; p++) {
             if ((c->mask[r] >> p & 1) == 0)
                 continue;
-            double value = row_element(&t->v, p, d);
+            double value = tf_element(&t->v, p, d);
             at += weight[p] * value;
             size += weight[p] * fabs(value);
             error += fabs(value) *
                      (slack[p] + qt_product_error(b->k->arithmetic) * (weight[p] + slack[p]));
         }
-        near(b, "attend: values", d, (double)state[QUIRE__STATE_HEAD + d], at,
-             error + 70 * U * size);
+        near(b, "attend: values", d, (double)values[d], at, error + 70 * U * size);
     }
 }
 
 /* A row that sees nothing keeps its state, but for the sign of zeros. */
-static void attend_hidden(const struct tile_case *c, uint32_t r, const float *before)
+static void attend_hidden(const struct tf_case *c, uint32_t r, const struct row_before *before)
 {
-    const float *state = c->tile.state + r * c->state_floats;
-    for (size_t i = 0; i < QUIRE__STATE_HEAD + c->tile.v.dim; i++) {
-        if (i < QUIRE__STATE_ALPHA || i >= QUIRE__STATE_HEAD)
-            assert_true(state[i] == before[i]);
-    }
+    const float *values = c->tile.state + r * c->state_floats + QUIRE__STATE_HEAD;
+    assert_true((double)c->max[r] == before->max && (double)c->sum[r] == before->sum);
+    for (size_t d = 0; d < c->tile.v.dim; d++)
+        assert_true(values[d] == (before->values != NULL ? before->values[d] : 0.0f));
 }
 
-static void attend_once(struct bench *b, struct tile_case *c)
+static void attend_once(struct bench *b, struct tf_case *c)
 {
     size_t bytes = c->tile.rows * c->state_floats * 4;
-    float *before = qt_alloc(bytes);
-    memcpy(before, c->tile.state, bytes);
+    float *states = qt_alloc(bytes), max[TF_ROWS_MAX], sum[TF_ROWS_MAX];
+    memcpy(states, c->tile.state, bytes);
+    memcpy(max, c->max, sizeof max);
+    memcpy(sum, c->sum, sizeof sum);
     c->tile.softcap = qt_chance(&b->random, 30) ? 3.0f : 0.0f;
     c->tile.slope = qt_chance(&b->random, 30) ? c->slope : NULL;
-    b->k->attend(&c->tile);
+    b->k->attend(&c->tile, 1);
     for (uint32_t r = 0; r < c->tile.rows; r++) {
+        const float *values = states + r * c->state_floats + QUIRE__STATE_HEAD;
+        const struct row_before before = {(double)max[r], (double)sum[r],
+                                          c->tile.fresh ? NULL : values};
         if (c->mask[r] != 0)
-            attend_row(b, c, r, before + r * c->state_floats);
+            attend_row(b, c, r, &before);
         else
-            attend_hidden(c, r, before + r * c->state_floats);
+            attend_hidden(c, r, &before);
     }
-    qt_free(before);
+    qt_free(states);
 }
 
 /* Rows 1 .. 33, all kinds of tiles, dims and dtypes. */
 static void check_attend(struct bench *b)
 {
-    for (uint32_t i = 0; i < 2 * ROWS_MAX; i++) {
-        struct tile_case c;
-        tile_open(&c, b, 1 + i % ROWS_MAX, tile_sizes[i % QT_LEN(tile_sizes)],
-                  row_dims[i % QT_LEN(row_dims)], row_dims[(i + i / 12) % QT_LEN(row_dims)]);
+    for (uint32_t i = 0; i < 2 * TF_ROWS_MAX; i++) {
+        struct tf_case c;
+        const struct tf_shape shape = {.rows = 1 + i % TF_ROWS_MAX,
+                                       .positions = tf_sizes[i % TF_SIZES_LEN],
+                                       .dim = tf_dims[i % TF_DIMS_LEN],
+                                       .dim_v = tf_dims[(i + i / 12) % TF_DIMS_LEN]};
+        tf_open(&c, b->k, &b->random, &shape);
         attend_once(b, &c);
-        tile_close(&c);
+        tf_close(&c);
     }
 }
 
@@ -392,10 +281,10 @@ static void check_attend(struct bench *b)
 static void check_queries(struct bench *b)
 {
     for (uint32_t i = 0; i < 200; i++) {
-        uint32_t rows = 1 + i % ROWS_MAX, dim = 1 + i * 7 % 300;
+        uint32_t rows = 1 + i % TF_ROWS_MAX, dim = 1 + i * 7 % 300;
         struct kt_guard in, out = kt_guard_new(quire__queries_bytes(rows, dim));
         struct kt_guard again = kt_guard_new(quire__queries_bytes(rows, dim));
-        const float *at[ROWS_MAX], *q = kt_floats(&in, &b->random, (size_t)rows * dim, 1);
+        const float *at[TF_ROWS_MAX], *q = kt_floats(&in, &b->random, (size_t)rows * dim, 1);
         for (uint32_t r = 0; r < rows; r++)
             at[r] = q + (size_t)r * dim;
         b->k->queries(out.data, at, rows, dim, 1.0f);
@@ -696,51 +585,10 @@ static void every_kernel_at_every_level(void **state)
     }
 }
 
-/* A row's state has the same bits alone and among others, of which some see other positions. */
-static void a_row_is_the_same_in_any_company(void **state)
-{
-    (void)state;
-    const struct quire__kernels *kernels;
-    for (uint32_t i = 0; (kernels = kt_level(i)) != NULL; i++) {
-        for (uint32_t j = 0; j < 40; j++) {
-            struct bench b = {kernels, kernels, {j}, NULL};
-            struct tile_case c;
-            tile_open(&c, &b, 1 + j % ROWS_MAX, tile_sizes[j % QT_LEN(tile_sizes)],
-                      row_dims[j % QT_LEN(row_dims)], row_dims[j * 5 % QT_LEN(row_dims)]);
-            size_t floats = c.state_floats, bytes = c.tile.rows * floats * 4;
-            float *before = qt_alloc(bytes), *after = qt_alloc(bytes);
-            memcpy(before, c.tile.state, bytes);
-            kernels->attend(&c.tile);
-            memcpy(after, c.tile.state, bytes);
-            for (uint32_t r = j % 7; r < c.tile.rows; r += 7) {
-                const float *q = c.queries + (size_t)r * c.tile.k.dim;
-                struct quire__tile one = c.tile;
-                if (c.mask[r] == 0)
-                    continue;
-                memcpy(one.state, before + r * floats, floats * 4);
-                kernels->queries(c.q.data, &q, 1, c.tile.k.dim, tile_scale);
-                one.rows = 1;
-                one.mask = &c.mask[r];
-                one.distance = &c.distance[r];
-                kernels->attend(&one);
-                same(&b, "a row's state", r, one.state, after + r * floats, 8);
-                for (size_t d = QUIRE__STATE_HEAD;
-                     d < QUIRE__STATE_HEAD + c.tile.v.dim && !sees_wild(&c, r); d++)
-                    near(&b, "a row's values", d, (double)one.state[d],
-                         (double)after[r * floats + d], 0);
-            }
-            qt_free(before);
-            qt_free(after);
-            tile_close(&c);
-        }
-    }
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_kernel_at_every_level),
-        cmocka_unit_test(a_row_is_the_same_in_any_company),
     };
     return cmocka_run_group_tests_name("kernel/kernels", tests, NULL, NULL);
 }

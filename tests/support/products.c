@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "products.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "backend/cpu/kernels.h"
@@ -25,5 +26,6 @@ double qt_product_error(const char *arithmetic)
 double qt_weight_error(const char *arithmetic, double below)
 {
     const struct quire__kernels *kernels = kernels_of(arithmetic);
-    return kernels != NULL && kernels->tiles ? 2.9e-6 + (5 + below) * 0x1p-24 : 0;
+    double slack = (double)QUIRE__SLACK;
+    return kernels != NULL && kernels->tiles ? 2.9e-6 + (5 + fabs(below) + 2 * slack) * 0x1p-24 : 0;
 }

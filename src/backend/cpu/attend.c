@@ -45,11 +45,39 @@ struct stretch {
     const uint8_t **rows[4]; /* [K, V, their scales][64] */
 };
 
+/* The next tiles of a split that any row sees, as many as go into one call. */
+struct batch {
+    struct stretch tiles[QUIRE__TILES_AT_ONCE];
+    uint32_t count;
+};
+
+/* So many rows that their states do not stay in the first-level cache. */
+enum { ROWS_OF_BATCH = 32 };
+
 static void reset_states(float *states, uint32_t rows, size_t floats)
 {
     memset(states, 0, rows * floats * sizeof(float));
     for (uint32_t r = 0; r < rows; r++)
         states[r * floats + QUIRE__STATE_MAX] = -INFINITY;
+}
+
+/* ---- rows between the tiles of a split: their states have no heads meanwhile ---- */
+
+static void begin_split(const struct work *w)
+{
+    for (uint32_t r = 0; r < w->num_heads * w->rows; r++) {
+        w->scratch->max[r] = -INFINITY;
+        w->scratch->sum[r] = 0;
+    }
+}
+
+static void end_split(const struct work *w)
+{
+    for (uint32_t r = 0; r < w->num_heads * w->rows; r++) {
+        float *state = w->scratch->state + r * w->state_floats;
+        state[QUIRE__STATE_MAX] = w->scratch->max[r];
+        state[QUIRE__STATE_SUM] = w->scratch->sum[r];
+    }
 }
 
 static uint32_t last_position(const struct work *w)
@@ -143,15 +171,27 @@ static struct stretch stretch_at(const struct work *w, uint64_t base, const uint
     return s;
 }
 
-/* Fills the rows' masks for a tile. */
-static void mask_rows(const struct work *w, uint64_t base)
+/* The batch from *base on, which moves behind it. */
+static struct batch next_batch(const struct work *w, uint64_t *base, uint64_t end, uint32_t turn)
 {
-    uint64_t *mask = w->scratch->mask;
-    float *distance = w->scratch->distance;
+    struct batch b = {.count = 0};
+    uint32_t most = w->rows >= ROWS_OF_BATCH ? QUIRE__TILES_AT_ONCE : 1;
+    for (; *base < end && b.count < most; *base += QUIRE__TILE) {
+        b.tiles[b.count] = stretch_at(w, *base, w->scratch->pages[turn][b.count]);
+        b.count += b.tiles[b.count].all != 0;
+    }
+    return b;
+}
+
+/* Fills the rows' masks for the i-th tile of a batch. */
+static void mask_rows(const struct work *w, uint64_t base, uint32_t i)
+{
+    uint64_t *mask = w->scratch->mask + (size_t)i * w->rows;
+    float *distance = w->scratch->distance + (size_t)i * w->rows;
     for (uint32_t token = 0; token < w->rows / w->group; token++) {
         uint64_t visible = visible_to(w, base, token);
         float from = (float)((int64_t)base - (int64_t)w->tokens[token].position);
-        for (uint32_t i = 0; i < w->group; i++) {
+        for (uint32_t j = 0; j < w->group; j++) {
             *mask++ = visible;
             *distance++ = from;
         }
@@ -173,71 +213,88 @@ static struct quire__rows rows_of(const struct work *w, int plane, const uint8_t
     };
 }
 
-/* One K/V head of a tile; `next`: rows that are wanted after it, or NULL. */
-static void do_head(const struct work *w, const struct stretch *s, uint32_t h,
-                    const uint8_t **const rows[4], const uint8_t **const next[4])
+/* One K/V head at the i-th tile of a batch, but for its rows of K and V. */
+static struct quire__tile tile_of(const struct work *w, const struct batch *b, uint32_t h,
+                                  uint32_t i)
 {
     struct quire__scratch *scratch = w->scratch;
     size_t first = (size_t)h * w->rows;
-    struct quire__tile tile = {
+    return (struct quire__tile){
         .rows = w->rows,
-        .positions = s->positions,
+        .positions = b->tiles[i].positions,
         .dim_v = w->dim_v,
-        .k = rows_of(w, 0, rows),
-        .v = rows_of(w, 1, rows),
-        .k_next = rows_of(w, 0, next),
-        .v_next = rows_of(w, 1, next),
         .q = (const uint8_t *)scratch->q + h * w->query_bytes,
-        .mask = scratch->mask,
+        .mask = scratch->mask + (size_t)i * w->rows,
         .s = scratch->s,
+        .max = scratch->max + first,
+        .sum = scratch->sum + first,
         .state = scratch->state + first * w->state_floats,
         .scratch = scratch->tile,
         .softcap = w->job->softcap,
         .slope = w->job->slopes != NULL ? scratch->slope + first : NULL,
-        .distance = scratch->distance,
+        .distance = scratch->distance + (size_t)i * w->rows,
     };
-    w->kernels->attend(&tile);
 }
 
-/* The K/V heads of a tile in turn, while the rows of the next head, or of the next tile, are on
- * their way. */
-static void do_tile(const struct work *w, const struct stretch *s, const struct stretch *next)
+/* One K/V head of a batch, whose rows are [tiles][4]; `next`: what is wanted after them, or NULL.
+ */
+static void do_head(const struct work *w, const struct batch *b, uint32_t h, bool fresh,
+                    const uint8_t **(*rows)[4], const uint8_t **const *next)
 {
-    const uint8_t **(*rows)[4] = w->scratch->rows;
-    find_rows(w, s, w->head, rows[0]);
+    struct quire__tile tiles[QUIRE__TILES_AT_ONCE];
+    for (uint32_t i = 0; i < b->count; i++) {
+        const uint8_t **const *then = i + 1 < b->count ? rows[i + 1] : next;
+        tiles[i] = tile_of(w, b, h, i);
+        tiles[i].fresh = fresh && i == 0;
+        tiles[i].k = rows_of(w, 0, rows[i]);
+        tiles[i].v = rows_of(w, 1, rows[i]);
+        tiles[i].k_next = rows_of(w, 0, then);
+        tiles[i].v_next = rows_of(w, 1, then);
+    }
+    w->kernels->attend(tiles, b->count);
+}
+
+static void find_batch(const struct work *w, const struct batch *b, uint32_t head,
+                       const uint8_t **(*rows)[4])
+{
+    for (uint32_t i = 0; i < b->count; i++)
+        find_rows(w, &b->tiles[i], head, rows[i]);
+}
+
+/* The K/V heads of a batch in turn, while the rows of the next head, or of the next batch, are on
+ * their way. */
+static void do_batch(const struct work *w, const struct batch *b, const struct batch *next,
+                     bool fresh)
+{
+    const uint8_t **(*rows)[QUIRE__TILES_AT_ONCE][4] = w->scratch->rows;
+    find_batch(w, b, w->head, rows[0]);
     for (uint32_t h = 0; h < w->num_heads; h++) {
         bool more = h + 1 < w->num_heads;
-        if (more)
-            find_rows(w, s, w->head + h + 1, rows[(h + 1) % 2]);
-        else if (next->all != 0)
-            find_rows(w, next, w->head, rows[(h + 1) % 2]);
-        do_head(w, s, h, rows[h % 2], more || next->all != 0 ? rows[(h + 1) % 2] : NULL);
+        const struct batch *then = more ? b : next;
+        find_batch(w, then, more ? w->head + h + 1 : w->head, rows[(h + 1) % 2]);
+        do_head(w, b, h, fresh, rows[h % 2], then->count != 0 ? rows[(h + 1) % 2][0] : NULL);
     }
 }
 
 /* Runs the tiles of one split; false when no row sees any of it. */
 static bool do_split(const struct work *w, uint32_t split)
 {
-    const uint8_t **(*pages)[4] = w->scratch->pages;
     uint64_t base = (uint64_t)split * QUIRE__SPLIT, end = base + QUIRE__SPLIT;
     uint64_t last = last_position(w);
-    bool started = false;
     end = end <= last ? end : last + 1;
-    struct stretch now = stretch_at(w, base, pages[0]);
-    for (uint32_t i = 1; base < end; i++, base += QUIRE__TILE) {
-        struct stretch next = {0};
-        if (base + QUIRE__TILE < end)
-            next = stretch_at(w, base + QUIRE__TILE, pages[i % 2]);
-        if (now.all != 0) {
-            if (!started)
-                reset_states(w->scratch->state, w->num_heads * w->rows, w->state_floats);
-            started = true;
-            mask_rows(w, base);
-            do_tile(w, &now, &next);
-        }
+    struct batch now = next_batch(w, &base, end, 0);
+    bool seen = now.count != 0;
+    begin_split(w);
+    for (uint32_t i = 1; now.count != 0; i++) {
+        struct batch next = next_batch(w, &base, end, i % 2);
+        for (uint32_t j = 0; j < now.count; j++)
+            mask_rows(w, now.tiles[j].base, j);
+        do_batch(w, &now, &next, i == 1);
         now = next;
     }
-    return started;
+    if (seen)
+        end_split(w);
+    return seen;
 }
 
 /* ---- units ---- */
@@ -320,13 +377,34 @@ static float *slot_of(const struct work *w, uint32_t h, uint32_t row, uint32_t i
     return quire__plan_slot(plan, slot);
 }
 
-static void do_one_split(const struct work *w, const struct quire__unit *unit)
+/* One split more in the totals; false when no row sees any of it. */
+static bool add_split(const struct work *w, uint32_t split)
 {
-    bool seen = do_split(w, unit->split);
-    QUIRE_CHECK(seen); /* the plan makes no unit for a split that nobody sees */
+    if (!do_split(w, split))
+        return false;
     for (uint32_t i = 0; i < w->num_heads * w->rows; i++)
-        memcpy(slot_of(w, i / w->rows, i % w->rows, unit->index),
-               w->scratch->state + i * w->state_floats, w->state_floats * sizeof(float));
+        w->kernels->merge(w->scratch->total + i * w->state_floats,
+                          w->scratch->state + i * w->state_floats, w->dim_v);
+    return true;
+}
+
+/* A total of several splits from the first on is a state too: merging it first has the bits of
+ * merging each of them in order. */
+static void do_some_splits(const struct work *w, const struct quire__unit *unit)
+{
+    uint32_t rows = w->num_heads * w->rows;
+    const float *states = unit->num_splits == 1 ? w->scratch->state : w->scratch->total;
+    bool seen = true; /* the plan makes no unit for a split that nobody sees */
+    if (unit->num_splits == 1)
+        seen = do_split(w, unit->split);
+    else
+        reset_states(w->scratch->total, rows, w->state_floats);
+    for (uint32_t i = 0; i < unit->num_splits && unit->num_splits > 1; i++)
+        seen = add_split(w, unit->split + i) && seen;
+    QUIRE_CHECK(seen);
+    for (uint32_t i = 0; i < rows; i++)
+        memcpy(slot_of(w, i / w->rows, i % w->rows, unit->index), states + i * w->state_floats,
+               w->state_floats * sizeof(float));
 }
 
 static void do_all_splits(const struct work *w)
@@ -338,11 +416,7 @@ static void do_all_splits(const struct work *w)
     for (uint32_t split = 0; split < splits.end; split++) {
         if (split >= splits.sinks_end && split < splits.first)
             split = splits.first;
-        if (!do_split(w, split))
-            continue;
-        for (uint32_t i = 0; i < rows; i++)
-            w->kernels->merge(w->scratch->total + i * w->state_floats,
-                              w->scratch->state + i * w->state_floats, w->dim_v);
+        (void)add_split(w, split);
     }
     for (uint32_t i = 0; i < rows; i++)
         finish_row(w, i / w->rows, i % w->rows, w->scratch->total + i * w->state_floats);
@@ -359,7 +433,7 @@ static void attend_unit(void *argument, uint32_t index, uint32_t thread)
     if (unit->split == QUIRE__ALL_SPLITS)
         do_all_splits(&w);
     else
-        do_one_split(&w, unit);
+        do_some_splits(&w, unit);
 }
 
 static void merge_unit(void *argument, uint32_t index, uint32_t thread)

@@ -5,8 +5,9 @@
  * in order; K and V are read in the order of memory, all heads of a page before the next page.
  * Where that gives too few units for the threads (decoding), each split becomes a unit of its own,
  * and the states meet in slots, to be merged in the same order. So do the states of a family: parts
- * whose tables begin with the same pages read the splits there together, once. Whichever way, a
- * row's arithmetic is the same. */
+ * whose tables begin with the same pages read the splits there together, once; and where the units
+ * of many rows are as many for each thread, one unit takes them all. Whichever way, a row's
+ * arithmetic is the same. */
 #include "backend/cpu/plan.h"
 
 #include <string.h>
@@ -15,6 +16,7 @@ enum {
     UNITS_PER_THREAD = 8, /* enough that uneven units even out */
     NO_PART = UINT32_MAX,
     LEADERS_MAX = 8, /* of parts with the same first page: bounds the comparing of tables */
+    MANY_ROWS = 128, /* whose queries and states take longer to move than threads wait at the end */
 };
 
 /* Fewer units than this leave threads idle, or unevenly loaded. */
@@ -268,11 +270,25 @@ static void add_heads(const struct cut *cut, const struct quire__unit *all)
     c->num_units = (uint32_t)(unit - c->units);
 }
 
+/* Splits that a family shares, and how many slots of a row their states take: as many, or one. */
+struct shared {
+    uint32_t splits, slots;
+};
+
 /* Whether states of so many splits of one token each find room. */
 static bool has_slots(const struct cut *cut, uint64_t splits)
 {
     uint64_t left = cut->plan->max_slots - cut->class->num_slots;
     return splits <= left / cut->class->num_heads;
+}
+
+/* Whether units of one K/V head each, with all rows of some tokens, are as many for every thread,
+ * and so large that cutting them by splits would cost more than it evens out. */
+static bool is_even(const struct cut *cut, uint32_t num_tokens)
+{
+    uint32_t chunk = chunk_of(cut, num_tokens), rows = chunk * cut->group;
+    uint64_t units = quire__ceil_div(num_tokens, chunk) * cut->class->num_kv_heads;
+    return rows >= MANY_ROWS && units % quire__threads_count(cut->plan->cpu->threads) == 0;
 }
 
 /* Slots for the states of some tokens; false when there are not enough. */
@@ -302,30 +318,32 @@ static void add_merges(const struct cut *cut, uint32_t token, uint32_t num_token
 
 /* The splits of one chunk from the first that its family does not share; without a family, and with
  * units enough, all of them in one. False when slots are lacking. */
-static bool add_chunk(const struct cut *cut, uint32_t token, uint32_t num_tokens, uint32_t shared)
+static bool add_chunk(const struct cut *cut, uint32_t token, uint32_t num_tokens,
+                      struct shared shared)
 {
     struct quire__splits splits = splits_of(cut, token, num_tokens);
-    uint32_t num = count_splits(splits);
-    struct quire__unit unit = {
-        .token = token, .num_tokens = num_tokens, .split = QUIRE__ALL_SPLITS};
-    bool wanted = shared != 0 || (cut->scarce && num > 1);
-    if (wanted && take_slots(cut, token, num_tokens, num)) {
-        for (unit.index = shared; unit.index < num; unit.index++) {
-            unit.split = unit.index;
-            if (unit.index >= splits.sinks_end)
-                unit.split = splits.first + (unit.index - splits.sinks_end);
+    uint32_t num = count_splits(splits), slots = num - shared.splits + shared.slots;
+    struct quire__unit unit = {.token = token,
+                               .num_tokens = num_tokens,
+                               .split = QUIRE__ALL_SPLITS,
+                               .num_splits = 1,
+                               .index = shared.slots};
+    bool wanted = shared.splits != 0 || (cut->scarce && num > 1);
+    if (wanted && take_slots(cut, token, num_tokens, slots)) {
+        for (uint32_t i = shared.splits; i < num; i++, unit.index++) {
+            unit.split = i < splits.sinks_end ? i : splits.first + (i - splits.sinks_end);
             add_heads(cut, &unit);
         }
-        add_merges(cut, token, num_tokens, num);
+        add_merges(cut, token, num_tokens, slots);
         return true;
     }
-    if (shared == 0)
+    if (shared.splits == 0)
         add_heads(cut, &unit);
-    return shared == 0;
+    return shared.splits == 0;
 }
 
 /* Later chunks see more, and so come first. */
-static bool add_part(const struct cut *cut, uint32_t part, uint32_t shared)
+static bool add_part(const struct cut *cut, uint32_t part, struct shared shared)
 {
     uint32_t n = cut->plan->parts[part].n_new, first = cut->plan->first_token[part];
     uint32_t chunk = chunk_of(cut, n);
@@ -337,17 +355,21 @@ static bool add_part(const struct cut *cut, uint32_t part, uint32_t shared)
     }
 }
 
-static bool add_family(const struct cut *cut, const struct quire__family *family, uint32_t shared)
+static bool add_family(const struct cut *cut, const struct quire__family *family, uint32_t splits)
 {
     uint32_t end = family->token + family->num_tokens, chunk = chunk_of(cut, family->num_tokens);
-    if (!has_slots(cut, (uint64_t)shared * family->num_tokens))
+    struct shared shared = {splits, splits};
+    if (splits != 0 && is_even(cut, family->num_tokens))
+        shared.slots = 1;
+    if (!has_slots(cut, (uint64_t)shared.slots * family->num_tokens))
         return false; /* before units are added that nobody would have room for */
-    for (uint32_t split = 0; split < shared; split++) {
+    for (uint32_t i = 0; i < shared.slots; i++) {
         for (uint32_t at = family->token; at < end; at += chunk)
             add_heads(cut, &(struct quire__unit){.token = at,
                                                  .num_tokens = end - at < chunk ? end - at : chunk,
-                                                 .split = split,
-                                                 .index = split});
+                                                 .split = i,
+                                                 .num_splits = splits / shared.slots,
+                                                 .index = i});
     }
     for (uint32_t at = family->token; at < end;) {
         uint32_t part = cut->plan->tokens[at].part;
@@ -374,6 +396,10 @@ static void build_class(struct quire_plan *plan, struct quire__class *c)
     if (count_units(&cut, false) < 2 * wanted)
         set_rows(&cut, QUIRE__UNIT_ROWS / 2);
     cut.scarce = count_units(&cut, false) < wanted;
+    if (cut.scarce && plan->num_parts == 1 && is_even(&cut, plan->parts[0].n_new)) {
+        cut.scarce = false;
+        cut.divide = c->num_kv_heads;
+    }
     if (cut.scarce && plan->num_parts != 0)
         cut.divide = (uint32_t)quire__ceil_div(wanted, count_units(&cut, true));
     c->num_units = c->num_merges = 0;

@@ -18,6 +18,7 @@
 
 enum {
     QUIRE__TILE = 64,
+    QUIRE__TILES_AT_ONCE = 2, /* at most, in one call of `attend` */
     QUIRE__SPLIT = 512,
     QUIRE__LANES_MAX = 16,
     QUIRE__HEAD_DIM_MAX = 512,
@@ -25,11 +26,11 @@ enum {
     QUIRE__PEAK_ROUND = 3 << 15, /* multiply-adds of a round of peak_* */
 };
 
-/* The state of one row between tiles, and the partial result of one split: a head of
+/* What one split comes to for a row, and several splits that were merged: a head of
  * QUIRE__STATE_HEAD floats, then the sums of values. */
 enum {
-    QUIRE__STATE_MAX = 0,   /* largest logit so far; -inf before the first position */
-    QUIRE__STATE_SUM = 1,   /* sum of exp(logit - max) */
+    QUIRE__STATE_MAX = 0,   /* as `max` of a tile */
+    QUIRE__STATE_SUM = 1,   /* as `sum` of a tile */
     QUIRE__STATE_ALPHA = 2, /* what the sums of values are still to be multiplied by */
     QUIRE__STATE_HEAD = 16, /* keeps the sums aligned to the widest vector */
 };
@@ -43,6 +44,10 @@ struct quire__rows {
     uint32_t row_bytes; /* of data */
 };
 
+/* How far a logit may lie over what exponents are taken against, at a level with tiles: ln 256, so
+ * that no weight is over 256. */
+#define QUIRE__SLACK 0x1.62e43p+2f
+
 /* The queries of one K/V head at one tile. */
 struct quire__tile {
     uint32_t rows;
@@ -54,7 +59,12 @@ struct quire__tile {
     const void *q; /* [rows] as `queries` laid them out */
     const uint64_t *mask;  /* [rows]: bit p is set when the row sees position p of the tile */
     float *s;              /* [rows][64], for the kernel's use */
-    float *state;          /* [rows][QUIRE__STATE_HEAD + dim_v] */
+    float *max;            /* [rows]: largest logit so far, or what is at most QUIRE__SLACK under
+                              it; -inf before the first position */
+    float *sum;            /* [rows]: of exp(logit - max) */
+    float *state;          /* [rows][QUIRE__STATE_HEAD + dim_v], of which attend has the sums of
+                              values and QUIRE__STATE_ALPHA */
+    bool fresh;            /* the first tile of a split: sums of values are not there yet */
     void *scratch;         /* quire__tile_scratch bytes, 64-byte aligned, for the kernel's use */
     float softcap;         /* 0: off */
     const float *slope;    /* [rows] ALiBi slopes, or NULL */
@@ -67,11 +77,12 @@ static inline size_t quire__queries_bytes(uint32_t rows, uint32_t dim)
     return (size_t)rows * ((dim + 31u) / 32u * 32u) * sizeof(float);
 }
 
-/* Bytes of a tile's scratch: its K or V as f32, or both as bfloat16 beside the logits of twice 16
- * queries and the weights of 8 times 16. */
-static inline size_t quire__tile_scratch(uint32_t dim, uint32_t dim_v)
+/* Bytes of a tile's scratch: its K or V as f32 or, as bfloat16, its K and the V of two tiles, the
+ * logits of twice 16 queries, and of each 16 their weights and one byte. */
+static inline size_t quire__tile_scratch(uint32_t rows, uint32_t dim, uint32_t dim_v)
 {
-    return quire__queries_bytes(QUIRE__TILE, dim > dim_v ? dim : dim_v) + (size_t)QUIRE__TILE * 384;
+    size_t columns = ((dim > dim_v ? dim : dim_v) + 31u) / 32u * 32u, sixteens = (rows + 15u) / 16u;
+    return QUIRE__TILE * (6 * columns + 128) + sixteens * (QUIRE__TILES_AT_ONCE * 2048 + 1);
 }
 
 /* The scratch of a thread that multiplies: a stretch of decoded panels, the sums of panels whose
@@ -138,8 +149,9 @@ struct quire__inputs {
  *                  levels; to may be from. rotate_finite takes NaN and infinities as q8 and q4 do
  * queries          scales n rows of q and lays them out as the level's `attend` wants them
  * attend           one tile: logits, softcap, ALiBi, mask, softmax, sums of values; moves the rows'
- *                  states one tile on. A row whose mask is 0 keeps its state, but for the sign of
- *                  zeros
+ *                  states on. A row whose mask is 0 keeps its state, but for the sign of zeros. Two
+ *                  tiles have the bits of one after the other: they differ in what comes from K/V,
+ *                  masks and distances, and the second is not fresh
  * merge            folds one split's state into the totals; a split that saw nothing, max -inf and
  *                  sum 0, is skipped
  * finish           out = sums / sum, or 0 where sum is 0; *sink, if not NULL, joins the sum as one
@@ -181,7 +193,7 @@ struct quire__inputs {
     X(store_f16, (uint16_t * to, const float *from, size_t n))                                     \
     X(store_bf16, (uint16_t * to, const float *from, size_t n))                                    \
     X(queries, (void *to, const float *const *rows, uint32_t n, uint32_t dim, float scale))        \
-    X(attend, (const struct quire__tile *tile))                                                    \
+    X(attend, (const struct quire__tile *tiles, uint32_t n))                                       \
     X(merge, (float *total, const float *state, uint32_t dim_v))                                   \
     X(finish, (float *out, float *lse, const float *total, const float *sink, uint32_t dim))
 

@@ -125,7 +125,7 @@ static struct extents extents_of(const struct quire_kv_spec *spec)
     }
     e.state = QUIRE__STATE_HEAD + e.dim_v;
     e.queries = quire__queries_bytes((uint32_t)e.rows, (uint32_t)e.dim);
-    e.tile = quire__tile_scratch((uint32_t)e.dim, (uint32_t)e.dim_v);
+    e.tile = quire__tile_scratch((uint32_t)e.rows, (uint32_t)e.dim, (uint32_t)e.dim_v);
     return e;
 }
 
@@ -145,14 +145,17 @@ static uint64_t lay_scratch(struct quire__scratch *s, const struct extents *e, u
     s->s = cut(memory, &at, e->rows * QUIRE__TILE * sizeof(float));
     s->state = cut(memory, &at, e->rows * e->state * sizeof(float));
     s->total = cut(memory, &at, e->rows * e->state * sizeof(float));
+    s->max = cut(memory, &at, e->rows * sizeof(float));
+    s->sum = cut(memory, &at, e->rows * sizeof(float));
     s->slope = cut(memory, &at, e->rows * sizeof(float));
-    s->distance = cut(memory, &at, e->rows * sizeof(float));
-    s->mask = cut(memory, &at, e->rows * sizeof(uint64_t));
+    s->distance = cut(memory, &at, QUIRE__TILES_AT_ONCE * e->rows * sizeof(float));
+    s->mask = cut(memory, &at, QUIRE__TILES_AT_ONCE * e->rows * sizeof(uint64_t));
     s->q_rows = cut(memory, &at, e->rows * sizeof(void *));
     s->turned = cut(memory, &at, e->rows * e->dim * sizeof(float));
-    for (int i = 0; i < 8; i++) {
-        s->pages[i / 4][i % 4] = cut(memory, &at, QUIRE__TILE * sizeof(void *));
-        s->rows[i / 4][i % 4] = cut(memory, &at, QUIRE__TILE * sizeof(void *));
+    for (int i = 0; i < 2 * QUIRE__TILES_AT_ONCE * 4; i++) {
+        int turn = i / 4 / QUIRE__TILES_AT_ONCE, tile = i / 4 % QUIRE__TILES_AT_ONCE;
+        s->pages[turn][tile][i % 4] = cut(memory, &at, QUIRE__TILE * sizeof(void *));
+        s->rows[turn][tile][i % 4] = cut(memory, &at, QUIRE__TILE * sizeof(void *));
     }
     return at;
 }

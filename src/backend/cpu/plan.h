@@ -24,13 +24,14 @@ struct quire__family {
     uint32_t shared; /* splits that every token of the family sees whole; 0: a part by itself */
 };
 
-/* What one thread does at a time: some tokens, some K/V heads, and either all splits, or one, whose
- * states go to the tokens' slots. Tokens of several parts share one split of their common pages. */
+/* What one thread does at a time: some tokens, some K/V heads, and either all splits, or some,
+ * whose states go, merged, to the tokens' slots. Tokens of several parts share splits of their
+ * common pages. */
 struct quire__unit {
     uint32_t token, num_tokens;
-    uint32_t head, num_heads; /* K/V heads */
-    uint32_t split;           /* or QUIRE__ALL_SPLITS */
-    uint32_t index;           /* of the split, among those that the tokens see */
+    uint32_t head, num_heads;   /* K/V heads */
+    uint32_t split, num_splits; /* several only from the first on; split: or QUIRE__ALL_SPLITS */
+    uint32_t index;             /* of the slot, among those of a row */
 };
 
 /* Tokens whose slots are to be merged in order. */
@@ -55,12 +56,13 @@ struct quire__class {
 struct quire__scratch {
     void *q, *tile;
     float *s, *state, *total;
-    float *slope, *distance;
+    float *max, *sum, *slope; /* [rows] */
+    float *distance;          /* [tiles at once][rows], as mask */
     uint64_t *mask;
     const float **q_rows;
-    float *turned;               /* [rows][dim] q, where K is stored turned */
-    const uint8_t **pages[2][4]; /* [this tile, the next][K, V, their scales][64]: of K/V head 0 */
-    const uint8_t **rows[2][4];  /* [this head, the next][K, V, their scales][64] */
+    float *turned; /* [rows][dim] q, where K is stored turned */
+    /* [now, next][tiles at once][K, V, their scales][64]: of K/V head 0, and of each in turn */
+    const uint8_t **pages[2][QUIRE__TILES_AT_ONCE][4], **rows[2][QUIRE__TILES_AT_ONCE][4];
 };
 
 struct quire_plan {

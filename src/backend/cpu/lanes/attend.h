@@ -235,12 +235,16 @@ KERNEL void attend_values(const struct quire__tile *t)
         values_of(t, &v, WOVEN);
 }
 
-KERNEL void attend(const struct quire__tile *t)
+KERNEL void attend(const struct quire__tile *tiles, uint32_t n)
 {
-    attend_keys(t);
-    softmax(t);
-    round_weights(t);
-    attend_values(t);
+    for (const struct quire__tile *t = tiles; t < tiles + n; t++) {
+        if (t->fresh)
+            clear_sums(t, 0, t->rows);
+        attend_keys(t);
+        softmax(t);
+        round_weights(t);
+        attend_values(t);
+    }
 }
 
 #endif

@@ -5,7 +5,12 @@
  * lies, and the queries, in pairs, the right one. So a lane of the softmax is a query, and maxima
  * and sums run over vectors. The weights are turned to [query][position], the left factor of the
  * sums of values; V is woven into pairs of positions, the right one. Weights and factors are
- * rounded to bfloat16, sums are f32; the denominator adds the weights as they were. */
+ * rounded to bfloat16, sums are f32; the denominator adds the weights as they were.
+ *
+ * Exponents are taken against the largest logit until one lies QUIRE__SLACK over it: as long as
+ * that lasts, sums need no new factor, so the values of two tiles are added to them at a time. Sums
+ * of many queries come from the second-level cache and go back there, which is most of what they
+ * cost. Two tiles at once have the bits of one after the other. */
 #ifndef QUIRE_BACKEND_CPU_LANES_ATTEND_TILES_H
 #define QUIRE_BACKEND_CPU_LANES_ATTEND_TILES_H
 
@@ -21,10 +26,12 @@ enum {
     TILE_WHOLE = 4,                   /* of K or V, 16 rows of 64 bytes */
     TILE_QUERIES = 5,                 /* [pair of dimensions][query] */
     TILE_SUMS = 6,
-    TILE_WEIGHTS = 7, /* [query][dimension], [query][position] */
-    ROUND = 8,        /* times sixteen queries that meet K, and then V */
-    WEIGHT_WORDS = SIDE * QUIRE__TILE / 2,
+    TILE_WEIGHTS = 7,                      /* [query][dimension], [query][position] */
+    WEIGHT_WORDS = SIDE * QUIRE__TILE / 2, /* of sixteen queries and a tile of positions */
 };
+/* Of sixteen queries: their sums of values are there; those of the first tile are still to be added
+ * to them. */
+enum { HAS_SUMS = 1, OWES_FIRST = 2 };
 
 FN uint32_t padded(uint32_t dim)
 {
@@ -64,43 +71,68 @@ FN vu query_pairs(const float *row, uint32_t d, uint32_t dim, float scale)
     return v_pack2(v_load_row(row, d, dim) * scale, v_load_row(row, d + LANES, dim) * scale);
 }
 
-/* Sixteen queries are [pairs of dimensions][queries]; the last ones may be fewer, and lie beside
- * zeros. */
-KERNEL void queries(void *to, const float *const *rows, uint32_t n, uint32_t dim, float scale)
+/* Up to sixteen queries as [pairs of dimensions][width]. */
+FN void some_queries(uint32_t *to, const float *const *rows, uint32_t m, uint32_t dim, float scale)
 {
-    uint32_t pairs = padded(dim) / 2;
-    for (uint32_t first = 0; first < n; first += SIDE) {
-        uint32_t m = n - first < SIDE ? n - first : SIDE, width = width_of(m);
-        uint32_t *at = (uint32_t *)to + (size_t)first * pairs;
-        for (uint32_t d = 0; d < 2 * pairs; d += PAIR) {
-            vf square[SIDE];
-            for (uint32_t r = 0; r < SIDE; r++)
-                square[r] = r < m ? (vf)query_pairs(rows[first + r], d, dim, scale) : v_zero();
-            turn_square(square, SIDE);
-            for (uint32_t i = 0; i < LANES; i++)
-                memcpy(at + (size_t)(d / 2 + i) * width, &square[i], width * sizeof *at);
+    uint32_t width = width_of(m);
+    for (uint32_t d = 0; d < padded(dim); d += PAIR) {
+        vf square[SIDE];
+        UNROLL
+        for (uint32_t r = 0; r < SIDE; r++)
+            square[r] = r < m ? (vf)query_pairs(rows[r], d, dim, scale) : v_zero();
+        turn_square(square, SIDE);
+        for (uint32_t i = 0; i < LANES; i++) {
+            float *at = (float *)(void *)(to + (size_t)(d / 2 + i) * width);
+            if (m == SIDE)
+                v_store(at, square[i]);
+            else
+                v_store_part(at, square[i], width);
         }
     }
 }
 
-/* What a tile is worked on with, in its scratch. */
+/* Sixteen queries are [pairs of dimensions][queries]; the last ones may be fewer, and lie beside
+ * zeros. */
+KERNEL void queries(void *to, const float *const *rows, uint32_t n, uint32_t dim, float scale)
+{
+    uint32_t whole = n / SIDE * SIDE, words = padded(dim) / 2;
+    for (uint32_t first = 0; first < whole; first += SIDE)
+        some_queries((uint32_t *)to + (size_t)first * words, rows + first, SIDE, dim, scale);
+    if (whole < n)
+        some_queries((uint32_t *)to + (size_t)whole * words, rows + whole, n - whole, dim, scale);
+}
+
+/* What tiles are worked on with, in their scratch. */
 struct tile_work {
-    uint16_t *keys;     /* [64][padded dim] */
-    uint32_t *values;   /* [32 pairs of positions][dim_v] */
-    float *logits;      /* [64][width] */
-    float *next_logits; /* of the sixteen queries after these */
-    uint32_t *weights;  /* [16][32 pairs of positions], the first of ROUND of them */
+    uint32_t tile;                          /* at hand, of those at once */
+    bool everybody;                         /* sees all positions of the tile at hand */
+    float *logits;                          /* [64][width] */
+    float *next_logits;                     /* of the sixteen queries after these */
+    uint32_t *values[QUIRE__TILES_AT_ONCE]; /* [32 pairs of positions][dim_v] */
+    uint16_t *keys;                         /* [64][padded dim] of the tile at hand */
+    uint32_t *weights;  /* [sixteens][tiles at once][16][32 pairs of positions] */
+    uint8_t *sums;      /* [sixteens] HAS_SUMS, OWES_FIRST */
     uint32_t row_words; /* of keys */
 };
 
 FN struct tile_work work_of(const struct quire__tile *t)
 {
+    size_t sixteens = quire__ceil_div(t->rows, SIDE);
     struct tile_work w = {.logits = t->scratch, .row_words = padded(t->k.dim)};
     w.next_logits = w.logits + QUIRE__TILE * SIDE;
-    w.weights = (uint32_t *)(void *)(w.next_logits + QUIRE__TILE * SIDE);
-    w.values = w.weights + ROUND * WEIGHT_WORDS;
-    w.keys = (uint16_t *)(void *)(w.values + (size_t)t->dim_v * QUIRE__TILE / 2);
+    w.values[0] = (uint32_t *)(void *)(w.next_logits + QUIRE__TILE * SIDE);
+    w.values[1] = w.values[0] + (size_t)t->dim_v * QUIRE__TILE / 2;
+    w.keys = (uint16_t *)(void *)(w.values[1] + (size_t)t->dim_v * QUIRE__TILE / 2);
+    w.weights = (uint32_t *)(void *)(w.keys + (size_t)QUIRE__TILE * w.row_words);
+    w.sums = (uint8_t *)(w.weights + sixteens * QUIRE__TILES_AT_ONCE * WEIGHT_WORDS);
+    memset(w.sums, t->fresh ? 0 : HAS_SUMS, sixteens);
     return w;
+}
+
+/* The weights of some queries for one of the tiles. */
+FN uint32_t *weights_of(const struct tile_work *w, uint32_t r, uint32_t tile)
+{
+    return w->weights + ((size_t)r / SIDE * QUIRE__TILES_AT_ONCE + tile) * WEIGHT_WORDS;
 }
 
 FN void shape_for_queries(uint32_t m)
@@ -140,7 +172,7 @@ FN void take_values(const struct quire__tile *t, const struct tile_work *w, uint
     uint32_t ahead = rows_ahead(&t->v, t->positions);
     bool asks = t->rows <= ASKING_ROWS;
     for (uint32_t p = 0; p < QUIRE__TILE; p += 2) {
-        uint32_t *to = w->values + (size_t)p / 2 * t->dim_v;
+        uint32_t *to = w->values[w->tile] + (size_t)p / 2 * t->dim_v;
         uint32_t here = (uint32_t)(mask >> p) & 3u;
         vu keep = (vu)v_spread((here & 1u ? 0xffffu : 0u) | (here & 2u ? 0xffff0000u : 0u));
         if (asks && p < t->positions) {
@@ -267,10 +299,11 @@ FN vf spread_lanes(const float *from, uint32_t m, uint32_t w)
     return v_load(lanes);
 }
 
-FN struct lanes lanes_of(const struct quire__tile *t, uint32_t r, uint32_t m, uint32_t w)
+FN struct lanes lanes_of(const struct quire__tile *t, bool everybody, uint32_t r, uint32_t m,
+                         uint32_t w)
 {
-    struct lanes l = {.first = r, .m = m, .all = UINT64_MAX};
-    for (uint32_t i = r; i < r + m; i++) {
+    struct lanes l = {.first = r, .m = m, .any = everybody ? UINT64_MAX : 0, .all = UINT64_MAX};
+    for (uint32_t i = r; i < r + m && !everybody; i++) {
         l.any |= t->mask[i];
         l.all &= t->mask[i];
     }
@@ -389,19 +422,19 @@ FN void weigh_sixteen(const float *logits, vf base, vf *sums, uint32_t *to)
 
 /* The weights of all positions. Returns the sums of what was not yet rounded, in all lanes of a
  * query: positions with the same remainder of 16 in order, then as a tree of halves. */
-FN vf weigh(const struct tile_work *work, vf base, uint32_t w)
+FN vf weigh(const float *logits, uint32_t *weights, vf base, uint32_t w)
 {
     vf sums[SIDE];
     UNROLL
     for (uint32_t i = 0; i < w; i++)
         sums[i] = v_zero();
     for (uint32_t step = 0; step < VALUE_STEPS; step++) {
-        const float *logits = work->logits + (size_t)step * PAIR * w;
-        uint32_t *to = work->weights + step * SIDE;
+        const float *from = logits + (size_t)step * PAIR * w;
+        uint32_t *to = weights + step * SIDE;
         if (w == SIDE)
-            weigh_sixteen(logits, base, sums, to);
+            weigh_sixteen(from, base, sums, to);
         else
-            weigh_some(logits, base, sums, to, w);
+            weigh_some(from, base, sums, to, w);
     }
     UNROLL
     for (uint32_t n = w / 2; n > 0; n /= 2) {
@@ -415,42 +448,37 @@ FN vf weigh(const struct tile_work *work, vf base, uint32_t w)
     return sums[0];
 }
 
-/* Moves the queries' states on; their sums of values get their factor only. */
-FN void move_states(const struct quire__tile *t, const struct tile_work *work, uint32_t r,
-                    uint32_t m, uint32_t w)
+/* Moves on what the queries' exponents are taken against and what they come to. True where sums of
+ * values are to be multiplied by `factors`. */
+FN bool move_states(const struct quire__tile *t, const struct tile_work *work, uint32_t r,
+                    uint32_t m, uint32_t w, float factors[SIDE])
 {
-    struct lanes l = lanes_of(t, r, m, w);
-    size_t floats = QUIRE__STATE_HEAD + t->dim_v;
-    float *state = t->state + r * floats, old[SIDE] = {0}, sum[SIDE] = {0};
-    uint32_t sees = 0;
-    for (uint32_t i = 0; i < SIDE; i++) {
-        uint32_t query = i % w;
-        if (query >= m)
-            continue;
-        old[i] = state[query * floats + QUIRE__STATE_MAX];
-        sum[i] = state[query * floats + QUIRE__STATE_SUM];
-        sees |= (uint32_t)(t->mask[r + query] != 0) << i;
-    }
-    vf before = v_load(old), max = v_max(largest_logits(t, work, &l, w), before);
+    struct lanes l = lanes_of(t, work->everybody, r, m, w);
+    vf before = m == SIDE ? v_load(t->max + r) : spread_lanes(t->max + r, m, w);
+    vf sum = m == SIDE ? v_load(t->sum + r) : spread_lanes(t->sum + r, m, w);
+    vf most = largest_logits(t, work, &l, w), limit = before + QUIRE__SLACK;
+    vf max = v_if_less(limit, most, most, before);
     vf base = v_if_less(max, v_set1(-FLT_MAX), v_zero(), max);
-    vf added = weigh(work, base, w);
-    vf alpha = v_if_bits(sees, v_exp(before - base), v_set1(1.0f));
-    v_store(sum, v_fma(v_load(sum), alpha, added));
-    v_store(old, max);
-    for (uint32_t i = 0; i < m; i++) {
-        float *row = state + i * floats, factor = alpha[i];
-        row[QUIRE__STATE_MAX] = old[i];
-        row[QUIRE__STATE_SUM] = sum[i];
-        for (uint32_t d = 0; factor != 1.0f && d < t->dim_v; d += LANES)
-            v_store(row + QUIRE__STATE_HEAD + d, v_load(row + QUIRE__STATE_HEAD + d) * factor);
+    vf added = weigh(work->logits, weights_of(work, r, work->tile), base, w);
+    vf alpha = v_if_less(limit, most, v_exp(before - base), v_set1(1.0f));
+    sum = v_fma(sum, alpha, added);
+    if (m == SIDE) {
+        v_store(t->max + r, max);
+        v_store(t->sum + r, sum);
+    } else {
+        v_store_part(t->max + r, max, m);
+        v_store_part(t->sum + r, sum, m);
     }
+    v_store(factors, alpha);
+    return v_some_less(limit, most);
 }
 
 #define MOVE_STATES(w)                                                                             \
-    static TARGET __attribute__((noinline)) void move_states_##w(                                  \
-        const struct quire__tile *t, const struct tile_work *work, uint32_t r, uint32_t m)         \
+    static TARGET __attribute__((noinline)) bool move_states_##w(                                  \
+        const struct quire__tile *t, const struct tile_work *work, uint32_t r, uint32_t m,         \
+        float factors[SIDE])                                                                       \
     {                                                                                              \
-        move_states(t, work, r, m, w);                                                             \
+        return move_states(t, work, r, m, w, factors);                                             \
     }
 MOVE_STATES(1)
 MOVE_STATES(2)
@@ -459,19 +487,18 @@ MOVE_STATES(8)
 MOVE_STATES(16)
 #undef MOVE_STATES
 
-FN void move_all_states(const struct quire__tile *t, const struct tile_work *work, uint32_t r,
-                        uint32_t m)
+FN bool move_all_states(const struct quire__tile *t, const struct tile_work *work, uint32_t r,
+                        uint32_t m, float factors[SIDE])
 {
     if (m > 8)
-        move_states_16(t, work, r, m);
-    else if (m > 4)
-        move_states_8(t, work, r, m);
-    else if (m > 2)
-        move_states_4(t, work, r, m);
-    else if (m > 1)
-        move_states_2(t, work, r, m);
-    else
-        move_states_1(t, work, r, m);
+        return move_states_16(t, work, r, m, factors);
+    if (m > 4)
+        return move_states_8(t, work, r, m, factors);
+    if (m > 2)
+        return move_states_4(t, work, r, m, factors);
+    if (m > 1)
+        return move_states_2(t, work, r, m, factors);
+    return move_states_1(t, work, r, m, factors);
 }
 
 /* ---- sums of values ---- */
@@ -482,60 +509,118 @@ struct sums {
     size_t stride;
 };
 
-/* One tile of sums after the other, for fewer queries than a tile has rows. */
-FN void few_values(const struct quire__tile *t, const struct tile_work *w, struct sums sums)
+FN struct sums sums_of(const struct quire__tile *t, uint32_t r)
 {
+    size_t floats = QUIRE__STATE_HEAD + t->dim_v;
+    return (struct sums){t->state + r * floats + QUIRE__STATE_HEAD, floats};
+}
+
+FN void scale_sums(const struct quire__tile *t, uint32_t r, uint32_t m, const float factors[SIDE])
+{
+    struct sums sums = sums_of(t, r);
+    for (uint32_t i = 0; i < m; i++, sums.at += sums.stride) {
+        for (uint32_t d = 0; factors[i] != 1.0f && d < t->dim_v; d += LANES)
+            v_store(sums.at + d, v_load(sums.at + d) * factors[i]);
+    }
+}
+
+/* One tile of sums after the other, for fewer queries than a tile has rows. */
+FN void few_values(const struct quire__tile *t, const struct tile_work *w, uint32_t r,
+                   struct sums sums)
+{
+    const uint32_t *weights = weights_of(w, r, w->tile), *values = w->values[w->tile];
     for (uint32_t d = 0; d < t->dim_v; d += LANES) {
         TILE_LOAD(TILE_SUMS, sums.at + d, sums.stride * sizeof(float));
         for (uint32_t step = 0; step < VALUE_STEPS; step++) {
-            TILE_LOAD(TILE_WEIGHTS, w->weights + (size_t)step * SIDE, 2 * QUIRE__TILE);
-            TILE_LOAD(TILE_WHOLE, w->values + (size_t)step * SIDE * t->dim_v + d, 4 * t->dim_v);
+            TILE_LOAD(TILE_WEIGHTS, weights + (size_t)step * SIDE, 2 * QUIRE__TILE);
+            TILE_LOAD(TILE_WHOLE, values + (size_t)step * SIDE * t->dim_v + d, 4 * t->dim_v);
             TILE_DOT(TILE_SUMS, TILE_WEIGHTS, TILE_WHOLE);
         }
         TILE_STORE(TILE_SUMS, sums.at + d, sums.stride * sizeof(float));
     }
 }
 
-/* Sixteen queries: all tiles have one shape, and the weights stay. Two tiles of sums at a time hide
- * each other's latency. */
-FN void sixteen_values(const struct quire__tile *t, const struct tile_work *w, struct sums sums)
+/* What sixteen queries add: the weights of `tiles` tiles, and the values of each. */
+struct addends {
+    const uint32_t *weights, *values[QUIRE__TILES_AT_ONCE];
+    uint32_t tiles, dim_v;
+    bool empty; /* there are no sums yet */
+};
+
+/* Weights lie in tiles 4 to 7, of 32 positions each; sums of dimensions from d on are in tile 0
+ * and, of a second sixteen, in tile 1: two at a time hide each other's latency. */
+#define MEET(weights, from)                                                                        \
+    do {                                                                                           \
+        TILE_LOAD(2, (from) + d, row);                                                             \
+        TILE_DOT(0, weights, 2);                                                                   \
+        if (second) {                                                                              \
+            TILE_LOAD(3, (from) + d + LANES, row);                                                 \
+            TILE_DOT(1, weights, 3);                                                               \
+        }                                                                                          \
+    } while (0)
+
+FN void meet_values(const struct addends *a, struct sums sums, uint32_t d, bool second)
 {
-    const uint32_t *first = w->values, *second = w->values + (size_t)SIDE * t->dim_v;
-    size_t row = 4 * (size_t)t->dim_v, to = sums.stride * sizeof(float);
-    TILE_LOAD(6, w->weights, 2 * QUIRE__TILE);
-    TILE_LOAD(7, w->weights + SIDE, 2 * QUIRE__TILE);
-    uint32_t d = 0;
-    for (; d + 2 * LANES <= t->dim_v; d += 2 * LANES) {
+    size_t row = 4 * (size_t)a->dim_v, to = sums.stride * sizeof(float);
+    size_t step = (size_t)SIDE * a->dim_v;
+    if (a->empty) {
+        TILE_ZERO(0);
+        TILE_ZERO(1);
+    } else {
         TILE_LOAD(0, sums.at + d, to);
-        TILE_LOAD(1, sums.at + d + LANES, to);
-        TILE_LOAD(2, first + d, row);
-        TILE_LOAD(3, first + d + LANES, row);
-        TILE_LOAD(4, second + d, row);
-        TILE_LOAD(5, second + d + LANES, row);
-        TILE_DOT(0, 6, 2);
-        TILE_DOT(1, 6, 3);
-        TILE_DOT(0, 7, 4);
-        TILE_DOT(1, 7, 5);
-        TILE_STORE(0, sums.at + d, to);
+        if (second)
+            TILE_LOAD(1, sums.at + d + LANES, to);
+    }
+    MEET(4, a->values[0]);
+    MEET(5, a->values[0] + step);
+    if (a->tiles > 1) {
+        MEET(6, a->values[1]);
+        MEET(7, a->values[1] + step);
+    }
+    TILE_STORE(0, sums.at + d, to);
+    if (second)
         TILE_STORE(1, sums.at + d + LANES, to);
+}
+#undef MEET
+
+FN void sixteen_values(const struct addends *a, struct sums sums)
+{
+    uint32_t d = 0;
+    TILE_LOAD(4, a->weights, 2 * QUIRE__TILE);
+    TILE_LOAD(5, a->weights + SIDE, 2 * QUIRE__TILE);
+    if (a->tiles > 1) {
+        TILE_LOAD(6, a->weights + WEIGHT_WORDS, 2 * QUIRE__TILE);
+        TILE_LOAD(7, a->weights + WEIGHT_WORDS + SIDE, 2 * QUIRE__TILE);
     }
-    for (; d < t->dim_v; d += LANES) {
-        TILE_LOAD(0, sums.at + d, to);
-        TILE_LOAD(2, first + d, row);
-        TILE_LOAD(4, second + d, row);
-        TILE_DOT(0, 6, 2);
-        TILE_DOT(0, 7, 4);
-        TILE_STORE(0, sums.at + d, to);
-    }
+    for (; d + 2 * LANES <= a->dim_v; d += 2 * LANES)
+        meet_values(a, sums, d, true);
+    if (d < a->dim_v)
+        meet_values(a, sums, d, false);
 }
 
-FN void tile_values(const struct quire__tile *t, const struct tile_work *w, struct sums sums,
-                    uint32_t m)
+/* Adds the values of one tile, or of both, to the sums of sixteen queries. */
+FN void add_values(const struct quire__tile *t, const struct tile_work *w, uint32_t r,
+                   uint32_t first, uint32_t tiles)
 {
-    if (m == SIDE)
-        sixteen_values(t, w, sums);
-    else
-        few_values(t, w, sums);
+    uint8_t *has = &w->sums[r / SIDE];
+    struct addends a = {.weights = weights_of(w, r, first),
+                        .values = {w->values[first], w->values[1]},
+                        .tiles = tiles,
+                        .dim_v = t->dim_v,
+                        .empty = (*has & HAS_SUMS) == 0};
+    sixteen_values(&a, sums_of(t, r));
+    *has = HAS_SUMS;
+}
+
+/* Sums that get a factor hold all that came before. */
+static TARGET __attribute__((noinline)) void move_sums(const struct quire__tile *t,
+                                                       const struct tile_work *w, uint32_t r,
+                                                       const float *factors)
+{
+    if (w->tile == 1 && (w->sums[r / SIDE] & OWES_FIRST) != 0)
+        add_values(t, w, r, 0, 1);
+    if ((w->sums[r / SIDE] & HAS_SUMS) != 0)
+        scale_sums(t, r, SIDE, factors);
 }
 
 /* Whether some value of the tile is infinite or NaN: then 0 times it is not 0. */
@@ -544,7 +629,7 @@ static TARGET __attribute__((noinline)) bool has_wild_values(const struct quire_
 {
     vu wild = (vu)v_zero();
     for (size_t i = 0; i < (size_t)t->dim_v * QUIRE__TILE / 2; i += LANES) {
-        vu x = (vu)v_load((const float *)(const void *)(w->values + i));
+        vu x = (vu)v_load((const float *)(const void *)(w->values[w->tile] + i));
         wild |= (vu)((x & 0x7f80u) == 0x7f80u) | (vu)((x & 0x7f800000u) == 0x7f800000u);
     }
     for (int i = 0; i < LANES; i++) {
@@ -559,27 +644,18 @@ static TARGET __attribute__((noinline)) void wild_values(const struct quire__til
                                                          const struct tile_work *w, uint32_t r,
                                                          uint32_t m)
 {
-    _Alignas(64) float sums[SIDE * QUIRE__HEAD_DIM_MAX];
-    size_t floats = QUIRE__STATE_HEAD + t->dim_v;
-    float *state = t->state + r * floats + QUIRE__STATE_HEAD;
+    _Alignas(64) float alone[SIDE * QUIRE__HEAD_DIM_MAX];
+    struct sums sums = sums_of(t, r);
     for (uint32_t i = 0; i < m; i++) {
         take_seen_values(t, w, t->mask[r + i]);
-        memset(sums, 0, sizeof sums);
-        memcpy(sums + (size_t)i * t->dim_v, state + i * floats, t->dim_v * sizeof(float));
-        tile_values(t, w, (struct sums){sums, t->dim_v}, m);
-        memcpy(state + i * floats, sums + (size_t)i * t->dim_v, t->dim_v * sizeof(float));
+        memset(alone, 0, sizeof alone);
+        memcpy(alone + (size_t)i * t->dim_v, sums.at + i * sums.stride, t->dim_v * sizeof(float));
+        few_values(t, w, r, (struct sums){alone, t->dim_v});
+        memcpy(sums.at + i * sums.stride, alone + (size_t)i * t->dim_v, t->dim_v * sizeof(float));
     }
 }
 
-FN void add_values(const struct quire__tile *t, const struct tile_work *w, uint32_t r, uint32_t m,
-                   bool wild)
-{
-    size_t floats = QUIRE__STATE_HEAD + t->dim_v;
-    if (wild)
-        wild_values(t, w, r, m);
-    else
-        tile_values(t, w, (struct sums){t->state + r * floats + QUIRE__STATE_HEAD, floats}, m);
-}
+/* ---- tiles ---- */
 
 /* Asks for the i-th of n shares of the rows that come after this tile, but for their scales. */
 FN void ask_share(const struct quire__tile *t, uint32_t i, uint32_t n)
@@ -594,26 +670,44 @@ FN void ask_share(const struct quire__tile *t, uint32_t i, uint32_t n)
     }
 }
 
-/* Up to ROUND times sixteen queries from row `first` on: all meet K, then all meet V, so that each
- * stays in the first-level cache; and what tiles and lanes store for each other has left for that
- * cache before it is read. Returns how many rows. */
-FN uint32_t whole_round(const struct quire__tile *t, struct tile_work w, uint32_t first, bool wild)
+/* The weights of rows 0 .. end, sixteen at a time: K stays in the first-level cache, and the logits
+ * that tiles store have left for it before lanes read them. */
+FN void weigh_sixteens(const struct quire__tile *t, const struct tile_work *w, uint32_t end)
 {
-    uint32_t left = (t->rows - first) / SIDE, rows = (left < ROUND ? left : ROUND) * SIDE;
-    struct tile_work values = w, next = w;
-    tile_logits(t, &w, first, SIDE);
-    for (uint32_t r = first; r < first + rows; r += SIDE, w.weights += WEIGHT_WORDS) {
-        next.logits = w.next_logits;
-        if (r + SIDE < first + rows)
+    struct tile_work now = *w, next = *w;
+    _Alignas(64) float factors[SIDE];
+    tile_logits(t, &now, 0, SIDE);
+    for (uint32_t r = 0; r < end; r += SIDE) {
+        next.logits = now.next_logits;
+        if (r + SIDE < end)
             tile_logits(t, &next, r + SIDE, SIDE);
-        ask_share(t, r / SIDE, t->rows / SIDE);
-        move_states_16(t, &w, r, SIDE);
-        w.next_logits = w.logits;
-        w.logits = next.logits;
+        ask_share(t, r / SIDE, end / SIDE);
+        if (move_states_16(t, &now, r, SIDE, factors))
+            move_sums(t, w, r, factors);
+        if (w->tile == 0)
+            w->sums[r / SIDE] |= OWES_FIRST;
+        now.next_logits = now.logits;
+        now.logits = next.logits;
     }
-    for (uint32_t r = first; r < first + rows; r += SIDE, values.weights += WEIGHT_WORDS)
-        add_values(t, &values, r, SIDE, wild);
-    return rows;
+}
+
+/* The values of the tile at hand, and of the one before where those are still owed. */
+FN void add_sixteens(const struct quire__tile *t, const struct tile_work *w, uint32_t end,
+                     bool wild)
+{
+    for (uint32_t r = 0; r < end; r += SIDE) {
+        bool owes = w->tile == 1 && (w->sums[r / SIDE] & OWES_FIRST) != 0;
+        if (!wild) {
+            add_values(t, w, r, owes ? 0 : w->tile, owes ? 2 : 1);
+            continue;
+        }
+        if (owes)
+            add_values(t, w, r, 0, 1);
+        if ((w->sums[r / SIDE] & HAS_SUMS) == 0)
+            clear_sums(t, r, SIDE);
+        wild_values(t, w, r, SIDE);
+        w->sums[r / SIDE] = HAS_SUMS;
+    }
 }
 
 /* Fewer than sixteen queries. */
@@ -621,31 +715,49 @@ FN void rest_of_queries(const struct quire__tile *t, const struct tile_work *w, 
                         bool wild)
 {
     uint32_t m = t->rows - r;
+    _Alignas(64) float factors[SIDE];
+    if (t->fresh)
+        clear_sums(t, r, m);
     shape_for_queries(m);
     tile_logits(t, w, r, m);
-    move_all_states(t, w, r, m);
-    add_values(t, w, r, m, wild);
+    if (move_all_states(t, w, r, m, factors))
+        scale_sums(t, r, m, factors);
+    if (wild)
+        wild_values(t, w, r, m);
+    else
+        few_values(t, w, r, sums_of(t, r));
 }
 
-KERNEL void attend(const struct quire__tile *t)
+/* Makes K and V of the tile at hand. Whether its values are wild. */
+FN bool take_tile(const struct quire__tile *t, struct tile_work *w)
 {
-    struct tile_work w = work_of(t);
-    uint64_t seen = 0;
-    bool even = true; /* everybody sees the same */
+    uint64_t seen = 0, by_all = UINT64_MAX;
     for (uint32_t r = 0; r < t->rows; r++) {
-        even = even && t->mask[r] == t->mask[0];
         seen |= t->mask[r];
+        by_all &= t->mask[r];
     }
-    take_all_keys(t, &w);
-    take_seen_values(t, &w, seen);
-    bool wild = !even && has_wild_values(t, &w);
-    uint32_t r = 0;
-    if (t->rows >= SIDE)
-        shape_for_queries(SIDE);
-    while (r + SIDE <= t->rows)
-        r += whole_round(t, w, r, wild);
-    if (r < t->rows)
-        rest_of_queries(t, &w, r, wild);
+    w->everybody = by_all == UINT64_MAX;
+    take_all_keys(t, w);
+    take_seen_values(t, w, seen);
+    return seen != by_all && has_wild_values(t, w);
+}
+
+KERNEL void attend(const struct quire__tile *tiles, uint32_t n)
+{
+    struct tile_work w = work_of(tiles);
+    uint32_t end = tiles->rows / SIDE * SIDE;
+    for (; w.tile < n; w.tile++) {
+        const struct quire__tile *t = &tiles[w.tile];
+        bool wild = take_tile(t, &w);
+        if (end > 0) {
+            shape_for_queries(SIDE);
+            weigh_sixteens(t, &w, end);
+            if (wild || w.tile + 1 == n)
+                add_sixteens(t, &w, end, wild);
+        }
+        if (end < t->rows)
+            rest_of_queries(t, &w, end, wild);
+    }
     tiles_release();
 }
 

@@ -50,6 +50,12 @@ FN vf v_if_less(vf a, vf b, vf x, vf y)
                                     (__m512)x);
 }
 
+/* a < b in some lane */
+FN bool v_some_less(vf a, vf b)
+{
+    return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_LT_OQ) != 0;
+}
+
 /* a is NaN ? a : y */
 FN vf v_keep_nan(vf a, vf y)
 {

@@ -7,7 +7,7 @@
  *   v_from_f16  v_from_u16  v_from_u8  v_from_i8  v_to_f16  v_to_u16
  *   v_low_halves  v_high_halves  v_interleave_low  v_interleave_high  v_even  v_odd
  *   v_look_up  v_look_up_words  v_look_up_words2  v_words_from_u8      with lanes of 16
- *   v_fraction  v_times_power         the same
+ *   v_fraction  v_times_power  v_some_less                             the same
  *   v_words_from_i8  v_dot2  v_pack2  v_dot_words  and the tiles       products.h
  *   DOT_TOKENS and the like           register tiles
  *

@@ -20,6 +20,14 @@ FN float finite_max(float max)
     return max == -INFINITY ? 0.0f : max;
 }
 
+/* Sums of values before the first ones. */
+FN void clear_sums(const struct quire__tile *t, uint32_t r, uint32_t rows)
+{
+    size_t floats = QUIRE__STATE_HEAD + t->dim_v;
+    for (uint32_t i = r; i < r + rows; i++)
+        memset(t->state + i * floats + QUIRE__STATE_HEAD, 0, t->dim_v * sizeof(float));
+}
+
 FN void softmax_row(const struct quire__tile *tile, uint32_t r)
 {
     float *s = tile->s + (size_t)r * QUIRE__TILE;
@@ -41,7 +49,7 @@ FN void softmax_row(const struct quire__tile *tile, uint32_t r)
         x[j] = v_if_bits(bits, x[j], v_set1(-INFINITY));
         most = v_max(x[j], most);
     }
-    float old = state[QUIRE__STATE_MAX];
+    float old = tile->max[r];
     float tile_max = v_largest(most);
     float max = tile_max > old ? tile_max : old;
     vf base = v_set1(finite_max(max));
@@ -58,9 +66,8 @@ FN void softmax_row(const struct quire__tile *tile, uint32_t r)
     }
     float alpha = exp_one(old - base[0]);
     state[QUIRE__STATE_ALPHA] = alpha;
-    state[QUIRE__STATE_SUM] =
-        v_fma(v_set1(state[QUIRE__STATE_SUM]), v_set1(alpha), v_set1(v_sum(x[0])))[0];
-    state[QUIRE__STATE_MAX] = max;
+    tile->sum[r] = v_fma(v_set1(tile->sum[r]), v_set1(alpha), v_set1(v_sum(x[0])))[0];
+    tile->max[r] = max;
 }
 
 FN void softmax(const struct quire__tile *tile)

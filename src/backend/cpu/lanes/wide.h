@@ -49,6 +49,15 @@ FN vf v_fma(vf a, vf b, vf c)
 
 #include "backend/cpu/lanes/portable.h"
 
+/* a < b in some lane */
+FN bool v_some_less(vf a, vf b)
+{
+    bool some = false;
+    for (int i = 0; i < LANES; i++)
+        some = some || a[i] < b[i];
+    return some;
+}
+
 /* Entry i mod 16 of a table. */
 FN vf v_look_up(vf table, vi index)
 {

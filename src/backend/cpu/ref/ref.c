@@ -152,7 +152,7 @@ static void softmax_row(const struct quire__tile *tile, uint32_t r)
 {
     float *s = tile->s + (size_t)r * QUIRE__TILE;
     float *state = tile->state + (size_t)r * (QUIRE__STATE_HEAD + tile->dim_v);
-    float max = state[QUIRE__STATE_MAX];
+    float max = tile->max[r];
     for (uint32_t p = 0; p < QUIRE__TILE; p++) {
         if ((tile->mask[r] >> p & 1) == 0)
             continue;
@@ -165,10 +165,10 @@ static void softmax_row(const struct quire__tile *tile, uint32_t r)
     float base = finite_max(max);
     for (uint32_t p = 0; p < QUIRE__TILE; p++)
         s[p] = (tile->mask[r] >> p & 1) != 0 ? exp_ref(s[p] - base) : 0.0f;
-    float alpha = exp_ref(state[QUIRE__STATE_MAX] - base);
+    float alpha = exp_ref(tile->max[r] - base);
     state[QUIRE__STATE_ALPHA] = alpha;
-    state[QUIRE__STATE_SUM] = state[QUIRE__STATE_SUM] * alpha + sum_tile(s);
-    state[QUIRE__STATE_MAX] = max;
+    tile->sum[r] = tile->sum[r] * alpha + sum_tile(s);
+    tile->max[r] = max;
 }
 
 static void softmax(const struct quire__tile *tile)
@@ -184,6 +184,8 @@ static void accumulate(const struct quire__tile *tile)
     for (uint32_t r = 0; r < tile->rows; r++) {
         float *state = tile->state + (size_t)r * (QUIRE__STATE_HEAD + tile->dim_v);
         float *sums = state + QUIRE__STATE_HEAD;
+        if (tile->fresh)
+            memset(sums, 0, tile->dim_v * sizeof *sums);
         if (tile->mask[r] == 0)
             continue;
         for (uint32_t d = 0; d < tile->dim_v; d++)
@@ -198,11 +200,13 @@ static void accumulate(const struct quire__tile *tile)
     }
 }
 
-static void attend(const struct quire__tile *tile)
+static void attend(const struct quire__tile *tiles, uint32_t n)
 {
-    scores(tile);
-    softmax(tile);
-    accumulate(tile);
+    for (const struct quire__tile *tile = tiles; tile < tiles + n; tile++) {
+        scores(tile);
+        softmax(tile);
+        accumulate(tile);
+    }
 }
 
 static void merge(float *total, const float *state, uint32_t dim_v)
