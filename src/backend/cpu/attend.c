@@ -34,6 +34,7 @@ struct work {
     const uint32_t *table;
     uint32_t head, num_heads;         /* K/V heads */
     uint32_t group, rows;             /* query heads of a K/V head; rows of one K/V head */
+    uint32_t first;                   /* the lowest position of a token */
     uint32_t dim_v;                   /* rounded up */
     size_t state_floats, query_bytes; /* of a row; of the rows of a K/V head */
 };
@@ -152,6 +153,12 @@ static void find_rows(const struct work *w, const struct stretch *s, uint32_t he
     }
 }
 
+/* Whether every token sees all of a tile, as most do in a long prompt. */
+static bool all_see(const struct work *w, uint64_t base)
+{
+    return w->job->class->window == 0 && base + QUIRE__TILE - 1 <= w->first;
+}
+
 static uint64_t visible_to(const struct work *w, uint64_t base, uint32_t token)
 {
     uint32_t position = w->tokens[token].position;
@@ -162,7 +169,9 @@ static uint64_t visible_to(const struct work *w, uint64_t base, uint32_t token)
 static struct stretch stretch_at(const struct work *w, uint64_t base, const uint8_t **const rows[4])
 {
     struct stretch s = {.base = base, .rows = {rows[0], rows[1], rows[2], rows[3]}};
-    for (uint32_t i = 0; i < w->rows / w->group; i++)
+    if (all_see(w, base))
+        s.all = UINT64_MAX;
+    for (uint32_t i = 0; i < w->rows / w->group && s.all != UINT64_MAX; i++)
         s.all |= visible_to(w, base, i);
     if (s.all != 0) {
         s.positions = QUIRE__TILE - (uint32_t)__builtin_clzll(s.all);
@@ -188,8 +197,11 @@ static void mask_rows(const struct work *w, uint64_t base, uint32_t i)
 {
     uint64_t *mask = w->scratch->mask + (size_t)i * w->rows;
     float *distance = w->scratch->distance + (size_t)i * w->rows;
-    for (uint32_t token = 0; token < w->rows / w->group; token++) {
-        uint64_t visible = visible_to(w, base, token);
+    bool all = all_see(w, base), biased = w->job->slopes != NULL;
+    if (all)
+        memset(mask, 0xff, w->rows * sizeof *mask);
+    for (uint32_t token = 0; token < w->rows / w->group && (!all || biased); token++) {
+        uint64_t visible = all ? UINT64_MAX : visible_to(w, base, token);
         float from = (float)((int64_t)base - (int64_t)w->tokens[token].position);
         for (uint32_t j = 0; j < w->group; j++) {
             *mask++ = visible;
@@ -306,6 +318,9 @@ static struct work work_of(const struct job *job, uint32_t token, uint32_t num_t
     uint32_t group = job->layer->num_heads / job->layer->num_kv_heads;
     uint32_t dim_v = (uint32_t)quire__round_up(job->layer->head_dim_v, QUIRE__LANES_MAX);
     const struct quire__token *tokens = &plan->tokens[token];
+    uint32_t first = tokens->position;
+    for (uint32_t i = 1; i < num_tokens; i++)
+        first = tokens[i].position < first ? tokens[i].position : first;
     return (struct work){
         .job = job,
         .kernels = plan->cpu->kernels,
@@ -314,6 +329,7 @@ static struct work work_of(const struct job *job, uint32_t token, uint32_t num_t
         .table = quire__plan_table(plan, job->layer->group, plan->parts[tokens->part].slot),
         .group = group,
         .rows = num_tokens * group,
+        .first = first,
         .dim_v = dim_v,
         .state_floats = QUIRE__STATE_HEAD + dim_v,
         .query_bytes = quire__queries_bytes(num_tokens * group, job->layer->head_dim),

@@ -6,7 +6,7 @@
 enum {
     NEAR_BYTES = 1024,
     AHEAD_BYTES = 4096, /* more has left the cache again before it is read */
-    ASKING_ROWS = 32,   /* more queries work on a tile for longer than its loading takes */
+    ASKING_ROWS = 64,   /* more queries work on a tile for longer than its loading takes */
 };
 
 /* How many rows are AHEAD_BYTES, at most a tile's. */

@@ -660,7 +660,7 @@ static TARGET __attribute__((noinline)) void wild_values(const struct quire__til
 /* Asks for the i-th of n shares of the rows that come after this tile, but for their scales. */
 FN void ask_share(const struct quire__tile *t, uint32_t i, uint32_t n)
 {
-    if (t->k_next.data == NULL || t->v_next.data == NULL)
+    if (t->k_next.data == NULL || t->v_next.data == NULL || t->rows <= ASKING_ROWS)
         return;
     for (uint32_t p = QUIRE__TILE * i / n; p < QUIRE__TILE * (i + 1) / n; p++) {
         for (uint32_t at = 0; at < t->k.row_bytes; at += 64)
