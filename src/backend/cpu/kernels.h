@@ -65,6 +65,7 @@ struct quire__tile {
     float *state;          /* [rows][QUIRE__STATE_HEAD + dim_v], of which attend has the sums of
                               values and QUIRE__STATE_ALPHA */
     bool fresh;            /* the first tile of a split: sums of values are not there yet */
+    bool cold;             /* nobody was asked for its rows before */
     void *scratch;         /* quire__tile_scratch bytes, 64-byte aligned, for the kernel's use */
     float softcap;         /* 0: off */
     const float *slope;    /* [rows] ALiBi slopes, or NULL */

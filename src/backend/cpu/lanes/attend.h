@@ -38,7 +38,16 @@ KERNEL void queries(void *to, const float *const *rows, uint32_t n, uint32_t dim
 /* Where a block of a tile begins: a row, and a position or a dimension. */
 struct corner {
     uint32_t row, column;
+    struct asking *ask; /* of sums of values */
 };
+
+/* What blocks of so many rows and columns ask for at each position: K and V half of it each. */
+FN uint32_t ask_share(const struct asking *a, const struct quire__tile *t, int rows,
+                      uint32_t columns)
+{
+    uint32_t blocks = (t->rows + (uint32_t)rows - 1) / (uint32_t)rows * columns;
+    return share_of(a, 1, 2, t->positions * blocks);
+}
 
 /* ---- logits ---- */
 
@@ -79,37 +88,36 @@ FN void score_block(const struct quire__tile *t, const struct quire__rows *k, ui
 
 /* One row alone has too few sums to keep the units busy: it takes twice the positions. */
 FN void score_rows(const struct quire__tile *t, const struct quire__rows *k, uint32_t dtype,
-                   uint32_t r, int rows)
+                   uint32_t r, int rows, struct asking *a)
 {
     int positions = rows == 1 ? 2 * SUM_POSITIONS : SUM_POSITIONS;
-    bool asks = r == 0 && t->rows <= ASKING_ROWS;
-    uint32_t ahead = rows_ahead(&t->k, t->positions);
+    uint32_t share = ask_share(a, t, rows, 1) * (uint32_t)positions;
     for (uint32_t p = 0; p < t->positions; p += (uint32_t)positions) {
-        for (uint32_t i = p; asks && i < p + (uint32_t)positions; i++)
-            ask_ahead(&t->k, &t->v, i + ahead, t->positions);
-        score_block(t, k, dtype, (struct corner){r, p}, rows, positions);
+        ask(a, share);
+        score_block(t, k, dtype, (struct corner){r, p, a}, rows, positions);
     }
 }
 
-FN void scores_of(const struct quire__tile *t, const struct quire__rows *k, uint32_t dtype)
+FN void scores_of(const struct quire__tile *t, const struct quire__rows *k, uint32_t dtype,
+                  struct asking *a)
 {
     uint32_t r = 0;
     for (; r + SCORE_ROWS <= t->rows; r += SCORE_ROWS)
-        score_rows(t, k, dtype, r, SCORE_ROWS);
+        score_rows(t, k, dtype, r, SCORE_ROWS, a);
     uint32_t left = t->rows - r;
 #if LANES == 16
     if (left >= 4) {
-        score_rows(t, k, dtype, r, 4);
+        score_rows(t, k, dtype, r, 4, a);
         r += 4;
         left -= 4;
     }
     if (left == 3)
-        score_rows(t, k, dtype, r, 3);
+        score_rows(t, k, dtype, r, 3, a);
 #endif
     if (left == 2)
-        score_rows(t, k, dtype, r, 2);
+        score_rows(t, k, dtype, r, 2, a);
     if (left == 1)
-        score_rows(t, k, dtype, r, 1);
+        score_rows(t, k, dtype, r, 1, a);
 }
 
 /* ---- sums of values ---- */
@@ -123,8 +131,8 @@ FN void value_block(const struct quire__tile *t, const struct quire__rows *value
     size_t floats = QUIRE__STATE_HEAD + t->dim_v;
     float *state = t->state + r * floats;
     const float *s = t->s + (size_t)r * QUIRE__TILE;
-    bool asks = r == 0 && d == 0 && t->rows <= ASKING_ROWS;
-    uint32_t ahead = rows_ahead(&t->v, t->positions);
+    uint32_t columns = (t->dim_v / LANES + (uint32_t)vectors - 1) / (uint32_t)vectors;
+    uint32_t share = ask_share(at.ask, t, rows, columns) * TOGETHER;
     UNROLL
     for (int i = 0; i < rows; i++) {
         vf alpha = v_set1(state[(size_t)i * floats + QUIRE__STATE_ALPHA]);
@@ -142,8 +150,7 @@ FN void value_block(const struct quire__tile *t, const struct quire__rows *value
         UNROLL
         for (int j = 0; j < vectors; j++)
             v[j] = seen_only(value_load(dtype, values, p, d + (uint32_t)(j * LANES)), mask);
-        for (uint32_t i = 0; asks && i < TOGETHER; i++)
-            ask_ahead(&t->v, &t->k_next, p + i + ahead, t->positions);
+        ask(at.ask, share);
         UNROLL
         for (int i = 0; i < rows; i++) {
             factors weight = softmax_weight(s + (size_t)i * QUIRE__TILE, p);
@@ -161,17 +168,18 @@ FN void value_block(const struct quire__tile *t, const struct quire__rows *value
 }
 
 FN void value_rows(const struct quire__tile *t, const struct quire__rows *values, uint32_t dtype,
-                   uint32_t r, int rows)
+                   uint32_t r, int rows, struct asking *a)
 {
     uint32_t d = 0;
     int most = rows == 1 ? 2 * BLOCK_VECTORS : BLOCK_VECTORS;
     for (; d + (uint32_t)most * LANES <= t->dim_v; d += (uint32_t)most * LANES)
-        value_block(t, values, dtype, (struct corner){r, d}, rows, most);
+        value_block(t, values, dtype, (struct corner){r, d, a}, rows, most);
     for (; d < t->dim_v; d += LANES)
-        value_block(t, values, dtype, (struct corner){r, d}, rows, 1);
+        value_block(t, values, dtype, (struct corner){r, d, a}, rows, 1);
 }
 
-FN void values_of(const struct quire__tile *t, const struct quire__rows *values, uint32_t dtype)
+FN void values_of(const struct quire__tile *t, const struct quire__rows *values, uint32_t dtype,
+                  struct asking *a)
 {
     uint32_t r = 0;
     while (r < t->rows) {
@@ -184,66 +192,69 @@ FN void values_of(const struct quire__tile *t, const struct quire__rows *values,
         if (t->mask[r] == 0)
             ; /* sees nothing of this tile */
         else if (n == VALUE_ROWS)
-            value_rows(t, values, dtype, r, VALUE_ROWS);
+            value_rows(t, values, dtype, r, VALUE_ROWS, a);
 #if LANES == 16
         else if (n == 4)
-            value_rows(t, values, dtype, r, 4);
+            value_rows(t, values, dtype, r, 4, a);
         else if (n == 3)
-            value_rows(t, values, dtype, r, 3);
+            value_rows(t, values, dtype, r, 3, a);
 #endif
         else if (n == 2)
-            value_rows(t, values, dtype, r, 2);
+            value_rows(t, values, dtype, r, 2, a);
         else
-            value_rows(t, values, dtype, r, 1);
+            value_rows(t, values, dtype, r, 1, a);
         r += n;
     }
 }
 
 /* ---- a tile ---- */
 
-KERNEL void attend_keys(const struct quire__tile *t)
+KERNEL void attend_keys(const struct quire__tile *t, struct asking *a)
 {
     const uint8_t *at[QUIRE__TILE];
     struct quire__rows k = readable_keys(t, t->rows <= SCORE_ROWS, at);
     if (k.dtype == QUIRE_F32)
-        scores_of(t, &k, QUIRE_F32);
+        scores_of(t, &k, QUIRE_F32, a);
     else if (k.dtype == QUIRE_F16)
-        scores_of(t, &k, QUIRE_F16);
+        scores_of(t, &k, QUIRE_F16, a);
     else if (k.dtype == QUIRE_BF16)
-        scores_of(t, &k, QUIRE_BF16);
+        scores_of(t, &k, QUIRE_BF16, a);
     else if (k.dtype == QUIRE_Q8)
-        scores_of(t, &k, QUIRE_Q8);
+        scores_of(t, &k, QUIRE_Q8, a);
     else
-        scores_of(t, &k, QUIRE_Q4);
+        scores_of(t, &k, QUIRE_Q4, a);
 }
 
-KERNEL void attend_values(const struct quire__tile *t)
+KERNEL void attend_values(const struct quire__tile *t, struct asking *a)
 {
     const uint8_t *at[QUIRE__TILE];
     struct quire__rows v = readable_values(t, t->rows <= VALUE_ROWS, at);
     if (v.dtype == QUIRE_F32)
-        values_of(t, &v, QUIRE_F32);
+        values_of(t, &v, QUIRE_F32, a);
     else if (v.dtype == QUIRE_F16)
-        values_of(t, &v, QUIRE_F16);
+        values_of(t, &v, QUIRE_F16, a);
     else if (v.dtype == QUIRE_BF16)
-        values_of(t, &v, QUIRE_BF16);
+        values_of(t, &v, QUIRE_BF16, a);
     else if (v.dtype == QUIRE_Q8)
-        values_of(t, &v, QUIRE_Q8);
+        values_of(t, &v, QUIRE_Q8, a);
     else if (v.dtype == QUIRE_Q4)
-        values_of(t, &v, QUIRE_Q4);
+        values_of(t, &v, QUIRE_Q4, a);
     else
-        values_of(t, &v, WOVEN);
+        values_of(t, &v, WOVEN, a);
 }
 
 KERNEL void attend(const struct quire__tile *tiles, uint32_t n)
 {
     for (const struct quire__tile *t = tiles; t < tiles + n; t++) {
+        struct asking a = asking_after(t);
+        if (t->cold)
+            ask_now(t);
         if (t->fresh)
             clear_sums(t, 0, t->rows);
-        attend_keys(t);
+        attend_keys(t, &a);
         softmax(t);
         round_weights(t);
-        attend_values(t);
+        attend_values(t, &a);
     }
 }
 

@@ -113,7 +113,18 @@ struct tile_work {
     uint32_t *weights;  /* [sixteens][tiles at once][16][32 pairs of positions] */
     uint8_t *sums;      /* [sixteens] HAS_SUMS, OWES_FIRST */
     uint32_t row_words; /* of keys */
+    struct asking *ask; /* for what comes after the tile at hand */
 };
+
+/* How long things take, and so how much each of them asks for: K, V, and sixteen queries. */
+enum { ASK_KEYS = 3, ASK_VALUES = 3, ASK_SIXTEEN = 2 };
+
+FN uint32_t ask_share(const struct quire__tile *t, const struct tile_work *w, uint32_t part,
+                      uint32_t n)
+{
+    uint32_t sixteens = (uint32_t)quire__ceil_div(t->rows, SIDE);
+    return share_of(w->ask, part, ASK_KEYS + ASK_VALUES + ASK_SIXTEEN * sixteens, n);
+}
 
 FN struct tile_work work_of(const struct quire__tile *t)
 {
@@ -154,11 +165,9 @@ FN void take_keys(const struct quire__tile *t, const struct tile_work *w, uint32
                   bool whole)
 {
     uint32_t end = (uint32_t)quire__round_up(t->positions, SIDE);
-    uint32_t ahead = rows_ahead(&t->k, t->positions);
-    bool asks = t->rows <= ASKING_ROWS;
+    uint32_t share = ask_share(t, w, ASK_KEYS, end);
     for (uint32_t p = 0; p < end; p++) {
-        if (asks && p < t->positions)
-            ask_ahead(&t->k, &t->v, p + ahead, t->positions);
+        ask(w->ask, share);
         for (uint32_t d = 0; d < w->row_words; d += PAIR)
             v_store((float *)(void *)(w->keys + (size_t)p * w->row_words + d),
                     (vf)pair_load(dtype, whole, &t->k, p, d));
@@ -169,16 +178,12 @@ FN void take_keys(const struct quire__tile *t, const struct tile_work *w, uint32
 FN void take_values(const struct quire__tile *t, const struct tile_work *w, uint32_t dtype,
                     bool whole, uint64_t mask)
 {
-    uint32_t ahead = rows_ahead(&t->v, t->positions);
-    bool asks = t->rows <= ASKING_ROWS;
+    uint32_t share = ask_share(t, w, ASK_VALUES, QUIRE__TILE / 2);
     for (uint32_t p = 0; p < QUIRE__TILE; p += 2) {
         uint32_t *to = w->values[w->tile] + (size_t)p / 2 * t->dim_v;
         uint32_t here = (uint32_t)(mask >> p) & 3u;
         vu keep = (vu)v_spread((here & 1u ? 0xffffu : 0u) | (here & 2u ? 0xffff0000u : 0u));
-        if (asks && p < t->positions) {
-            ask_ahead(&t->v, &t->k_next, p + ahead, t->positions);
-            ask_ahead(&t->v, &t->k_next, p + 1 + ahead, t->positions);
-        }
+        ask(w->ask, share);
         for (uint32_t d = 0; d < t->dim_v; d += LANES) {
             vu pair = (vu)v_zero();
             if (here != 0)
@@ -235,6 +240,7 @@ FN void tile_logits(const struct quire__tile *t, const struct tile_work *w, uint
     const uint32_t *q = (const uint32_t *)t->q + (size_t)r * w->row_words / 2;
     size_t step = (size_t)SIDE * w->row_words, row = 2 * (size_t)w->row_words;
     uint32_t width = width_of(m);
+    uint32_t share = ask_share(t, w, ASK_SIXTEEN / 2, GROUPS * w->row_words / PAIR);
     TILE_ZERO(0);
     TILE_ZERO(1);
     TILE_ZERO(2);
@@ -246,6 +252,8 @@ FN void tile_logits(const struct quire__tile *t, const struct tile_work *w, uint
     if (t->positions > (i)*SIDE) {                                                                 \
         TILE_LOAD(whole, k + (i)*step, row);                                                       \
         TILE_DOT(TILE_LOGITS + (i), whole, TILE_QUERIES);                                          \
+        if (m < SIDE)                                                                              \
+            ask(w->ask, share);                                                                    \
     }
         if (m == SIDE) {
             LOGITS(0, 4)
@@ -529,12 +537,14 @@ FN void few_values(const struct quire__tile *t, const struct tile_work *w, uint3
                    struct sums sums)
 {
     const uint32_t *weights = weights_of(w, r, w->tile), *values = w->values[w->tile];
+    uint32_t share = ask_share(t, w, ASK_SIXTEEN / 2, VALUE_STEPS * t->dim_v / LANES);
     for (uint32_t d = 0; d < t->dim_v; d += LANES) {
         TILE_LOAD(TILE_SUMS, sums.at + d, sums.stride * sizeof(float));
         for (uint32_t step = 0; step < VALUE_STEPS; step++) {
             TILE_LOAD(TILE_WEIGHTS, weights + (size_t)step * SIDE, 2 * QUIRE__TILE);
             TILE_LOAD(TILE_WHOLE, values + (size_t)step * SIDE * t->dim_v + d, 4 * t->dim_v);
             TILE_DOT(TILE_SUMS, TILE_WEIGHTS, TILE_WHOLE);
+            ask(w->ask, share);
         }
         TILE_STORE(TILE_SUMS, sums.at + d, sums.stride * sizeof(float));
     }
@@ -657,31 +667,19 @@ static TARGET __attribute__((noinline)) void wild_values(const struct quire__til
 
 /* ---- tiles ---- */
 
-/* Asks for the i-th of n shares of the rows that come after this tile, but for their scales. */
-FN void ask_share(const struct quire__tile *t, uint32_t i, uint32_t n)
-{
-    if (t->k_next.data == NULL || t->v_next.data == NULL || t->rows <= ASKING_ROWS)
-        return;
-    for (uint32_t p = QUIRE__TILE * i / n; p < QUIRE__TILE * (i + 1) / n; p++) {
-        for (uint32_t at = 0; at < t->k.row_bytes; at += 64)
-            __builtin_prefetch(t->k_next.data[p] + at, 0, 1);
-        for (uint32_t at = 0; at < t->v.row_bytes; at += 64)
-            __builtin_prefetch(t->v_next.data[p] + at, 0, 1);
-    }
-}
-
 /* The weights of rows 0 .. end, sixteen at a time: K stays in the first-level cache, and the logits
  * that tiles store have left for it before lanes read them. */
 FN void weigh_sixteens(const struct quire__tile *t, const struct tile_work *w, uint32_t end)
 {
     struct tile_work now = *w, next = *w;
+    uint32_t share = ask_share(t, w, ASK_SIXTEEN, 1);
     _Alignas(64) float factors[SIDE];
     tile_logits(t, &now, 0, SIDE);
     for (uint32_t r = 0; r < end; r += SIDE) {
         next.logits = now.next_logits;
         if (r + SIDE < end)
             tile_logits(t, &next, r + SIDE, SIDE);
-        ask_share(t, r / SIDE, end / SIDE);
+        ask(w->ask, share);
         if (move_states_16(t, &now, r, SIDE, factors))
             move_sums(t, w, r, factors);
         if (w->tile == 0)
@@ -746,8 +744,12 @@ KERNEL void attend(const struct quire__tile *tiles, uint32_t n)
 {
     struct tile_work w = work_of(tiles);
     uint32_t end = tiles->rows / SIDE * SIDE;
+    if (tiles->cold)
+        ask_now(tiles);
     for (; w.tile < n; w.tile++) {
         const struct quire__tile *t = &tiles[w.tile];
+        struct asking ask = asking_after(t);
+        w.ask = &ask;
         bool wild = take_tile(t, &w);
         if (end > 0) {
             shape_for_queries(SIDE);
