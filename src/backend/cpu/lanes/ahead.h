@@ -65,11 +65,18 @@ FN uint32_t share_of(const struct asking *a, uint32_t part, uint32_t whole, uint
     return ((a->beats << DUE_BITS) * part + whole * n - 1) / (whole * n);
 }
 
+/* Apart, so that the loops which ask keep their registers. */
+static TARGET __attribute__((noinline, unused)) void ask_due(struct asking *a)
+{
+    while (a->done < a->beats && a->done < a->due >> DUE_BITS)
+        ask_beat(a);
+}
+
 FN void ask(struct asking *a, uint32_t share)
 {
     a->due += share;
-    while (a->done < a->beats && a->done < a->due >> DUE_BITS)
-        ask_beat(a);
+    if (a->done < a->due >> DUE_BITS)
+        ask_due(a);
 }
 
 /* Asks for all rows of a tile that nobody has asked for. */
