@@ -16,7 +16,7 @@ enum {
     UNITS_PER_THREAD = 8, /* enough that uneven units even out */
     NO_PART = UINT32_MAX,
     LEADERS_MAX = 8, /* of parts with the same first page: bounds the comparing of tables */
-    MANY_ROWS = 64, /* whose queries and states take longer to move than threads wait at the end */
+    MANY_ROWS = 64,  /* whose queries and states take longer to move than threads wait at the end */
 };
 
 /* Fewer units than this leave threads idle, or unevenly loaded. */
