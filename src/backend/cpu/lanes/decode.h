@@ -22,35 +22,12 @@ typedef uint16_t weight_element;
 typedef float weight_element;
 #endif
 
-#if defined(WITH_PRODUCTS)
-/* Emulated instructions are long: unrolled loops call them. */
-#if defined(QUIRE_EMULATE)
-#define STEP_FN static __attribute__((noinline, unused)) TARGET
-#else
-#define STEP_FN FN
-#endif
-STEP_FN vu step_pairs(vf low, vf high)
-{
-    return v_pack2(low, high);
-}
-
-STEP_FN vf step_dot(vf sum, vu w, vu x)
-{
-    return v_dot2(sum, w, x);
-}
-
-STEP_FN vi step_dot_words(vi sum, vu w, vu x)
-{
-    return v_dot_words(sum, w, x);
-}
-#endif
-
 FN void put_step(weight_element *to, const vf *w)
 {
 #if defined(WITH_PRODUCTS)
     UNROLL
     for (int v = 0; v < STEP_VECTORS; v += 2) {
-        vu pairs = step_pairs(w[v], w[v + 1]);
+        vu pairs = v_pack2(w[v], w[v + 1]);
         memcpy(to + v * LANES, &pairs, sizeof pairs);
     }
 #else
@@ -209,7 +186,7 @@ FN vu step_words(const uint8_t *codes, struct form form, int j, int v)
     if (form.type == QUIRE_W_BF16)
         return (vu)v_load(
             (const float *)(const void *)(codes + j * 2 * QUIRE__STEP_WEIGHTS + v * 4 * LANES));
-    return step_pairs(step_numbers(codes, form, j, 2 * v), step_numbers(codes, form, j, 2 * v + 1));
+    return v_pack2(step_numbers(codes, form, j, 2 * v), step_numbers(codes, form, j, 2 * v + 1));
 }
 
 /* ---- a block ---- */

@@ -9,6 +9,9 @@
 #ifndef QUIRE_BACKEND_CPU_LANES_EMULATED_H
 #define QUIRE_BACKEND_CPU_LANES_EMULATED_H
 
+/* Long, hence called: inlined into loops that are unrolled they take compilers minutes. */
+#define INSN static __attribute__((noinline, unused)) TARGET
+
 FN vu pick(vu mask, vu x, vu y)
 {
     return (mask & x) | (~mask & y);
@@ -36,7 +39,7 @@ FN vu keep_nan3(vu a, vu b, vu c, vu y)
 
 /* a b + c without subnormal numbers. The same 2^64 times larger has none, so it shows the size of
  * the result after rounding; where it overflows, the result is 0 or far from subnormal. */
-FN vf v_fma_flushed(vf a, vf b, vf c)
+INSN vf v_fma_flushed(vf a, vf b, vf c)
 {
     a = (vf)flush((vu)a);
     b = (vf)flush((vu)b);
@@ -47,7 +50,7 @@ FN vf v_fma_flushed(vf a, vf b, vf c)
     return (vf)keep_nan3((vu)a, (vu)b, (vu)c, pick(tiny, y & 0x80000000u, y));
 }
 
-FN vf v_add_flushed(vf a, vf b)
+INSN vf v_add_flushed(vf a, vf b)
 {
     a = (vf)flush((vu)a);
     b = (vf)flush((vu)b);
@@ -65,7 +68,7 @@ FN vf high_of_pair(vu pair)
 }
 
 /* VPDPWSSD */
-FN vi v_dot_words(vi c, vu a, vu b)
+INSN vi v_dot_words(vi c, vu a, vu b)
 {
     vi even = (vi)(a << 16) >> 16, odd = (vi)a >> 16;
     vi x = (vi)(b << 16) >> 16, y = (vi)b >> 16;
@@ -73,7 +76,7 @@ FN vi v_dot_words(vi c, vu a, vu b)
 }
 
 /* VDPBF16PS */
-FN vf v_dot2(vf c, vu a, vu b)
+INSN vf v_dot2(vf c, vu a, vu b)
 {
     c = v_fma_flushed(high_of_pair(a), high_of_pair(b), c);
     return v_fma_flushed(low_of_pair(a), low_of_pair(b), c);
@@ -87,7 +90,7 @@ FN vu to_bf16_flushed(vf x)
 }
 
 /* VCVTNE2PS2BF16 */
-FN vu v_pack2(vf low, vf high)
+INSN vu v_pack2(vf low, vf high)
 {
     vu a = to_bf16_flushed(low), b = to_bf16_flushed(high);
     return (v_even(a, b)) | (v_odd(a, b)) << 16;
@@ -134,20 +137,20 @@ FN void tiles_release(void)
 }
 
 /* Every instruction on a tile without a shape is invalid. */
-FN void tile_check(int n)
+INSN void tile_check(int n)
 {
     QUIRE_CHECK(n >= 0 && n < TILES && tile_state.shapes.rows[n] != 0);
 }
 
 /* TILEZERO */
-FN void tile_zero(int n)
+INSN void tile_zero(int n)
 {
     tile_check(n);
     memset(tile_state.rows[n], 0, sizeof tile_state.rows[n]);
 }
 
 /* TILELOADD */
-FN void tile_load(int n, const void *from, size_t stride)
+INSN void tile_load(int n, const void *from, size_t stride)
 {
     tile_zero(n);
     for (size_t i = 0; i < tile_state.shapes.rows[n]; i++)
@@ -156,7 +159,7 @@ FN void tile_load(int n, const void *from, size_t stride)
 }
 
 /* TILESTORED */
-FN void tile_store(int n, void *to, size_t stride)
+INSN void tile_store(int n, void *to, size_t stride)
 {
     tile_check(n);
     for (size_t i = 0; i < tile_state.shapes.rows[n]; i++)
@@ -164,7 +167,7 @@ FN void tile_store(int n, void *to, size_t stride)
 }
 
 /* TDPBF16PS: even and odd products in sums of their own, added to each other, then to c. */
-FN void tile_dot(int c, int a, int b)
+INSN void tile_dot(int c, int a, int b)
 {
     const struct tiles *shapes = &tile_state.shapes;
     tile_check(c);

@@ -66,8 +66,8 @@ FN void add_plain_block(vf *sums, const struct quire__block *from, struct form f
     for (int v = 0; v < SUM_VECTORS; v++) {
         UNROLL
         for (int j = 0; j < QUIRE__BLOCK_STEPS; j++)
-            sums[v] = step_dot(sums[v], step_words(from->codes, form, j, v),
-                               (vu)step_columns(x->x + 2 * j));
+            sums[v] = v_dot2(sums[v], step_words(from->codes, form, j, v),
+                             (vu)step_columns(x->x + 2 * j));
     }
 }
 #endif
@@ -87,8 +87,8 @@ FN void add_coded_block(vf *sums, const struct quire__block *from, struct form f
             vi dot = v_spread(0);
             UNROLL
             for (int j = first; j < first + steps; j++)
-                dot = step_dot_words(dot, step_codes(from->codes, form, j, v),
-                                     (vu)step_columns(x->x + 2 * j));
+                dot = v_dot_words(dot, step_codes(from->codes, form, j, v),
+                                  (vu)step_columns(x->x + 2 * j));
             sums[v] = v_fma(v_float(dot) * v_set1(x->scale), d[v], sums[v]);
         }
     }

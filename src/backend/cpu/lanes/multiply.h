@@ -65,7 +65,7 @@ FN void end_sums(const struct stretch_product *s, const struct register_tile *r,
 FN vf step_add(vf sum, vf w, vf x)
 {
 #if defined(WITH_PRODUCTS)
-    return step_dot(sum, (vu)w, (vu)x);
+    return v_dot2(sum, (vu)w, (vu)x);
 #else
     return v_fma(w, x, sum);
 #endif
@@ -114,7 +114,7 @@ FN void add_whole_step(const struct stretch_product *s, struct whole_dots *part,
         vu columns = (vu)step_columns(x + (size_t)a * s->x_stride);
         UNROLL
         for (int v = 0; v < vectors; v++)
-            part->dot[a][v] = step_dot_words(part->dot[a][v], (vu)weights[v], columns);
+            part->dot[a][v] = v_dot_words(part->dot[a][v], (vu)weights[v], columns);
     }
 }
 
