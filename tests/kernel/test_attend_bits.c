@@ -207,6 +207,7 @@ struct sharing {
     uint32_t threads, tokens;
     bool no_cascade;
     uint32_t families, slots; /* as they were planned; slots of a row */
+    uint32_t shared_heads;    /* at most, of a unit that reads several splits */
 };
 enum { SHARED_TOKENS = 30 };
 
@@ -232,13 +233,19 @@ static void share_pages(struct sharing *how, float *out)
     const struct quire__class *class = &cache.plan->classes[0];
     how->families = cache.plan->num_families;
     how->slots = class->num_merges != 0 ? class->merges[0].num_slots : 0;
+    how->shared_heads = 0;
+    for (const struct quire__unit *u = class->units; u < class->units + class->num_units; u++) {
+        if (u->num_splits > 1 && u->num_heads > how->shared_heads)
+            how->shared_heads = u->num_heads;
+    }
     kt_cache_close(&cache);
     quire_backend_destroy(backend);
 }
 
 /* What is shared is read once for both, or by each for itself: as the backend was asked. One unit
  * reads all of it where the rows are many and the K/V heads as many for each thread: the two splits
- * of 512 positions have one slot then, and those that are a sequence's own another. */
+ * of 512 positions have one slot then, and those that are a sequence's own another. Each head is a
+ * unit then, or one thread would read for all. */
 static void with_and_without_cascade(void **state)
 {
     (void)state;
@@ -254,7 +261,9 @@ static void with_and_without_cascade(void **state)
             how = (struct sharing){.threads = threads[t], .tokens = tokens};
             share_pages(&how, together);
             assert_int_equal(how.families, 1);
-            assert_int_equal(how.slots, tokens > 1 && KV_HEADS % threads[t] == 0 ? 2 : 3);
+            bool one_unit = tokens > 1 && KV_HEADS % threads[t] == 0;
+            assert_int_equal(how.slots, one_unit ? 2 : 3);
+            assert_int_equal(how.shared_heads, one_unit ? 1 : 0);
             assert_memory_equal(together, alone, 2 * tokens * HEADS * DIM_V * sizeof *together);
         }
     }

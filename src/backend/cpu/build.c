@@ -355,22 +355,31 @@ static bool add_part(const struct cut *cut, uint32_t part, struct shared shared)
     }
 }
 
+/* The splits that a family shares: a unit each, or all in one for every K/V head. */
+static void add_shared(struct cut cut, const struct quire__family *family, struct shared shared)
+{
+    uint32_t end = family->token + family->num_tokens, chunk = chunk_of(&cut, family->num_tokens);
+    if (shared.slots < shared.splits)
+        cut.divide = cut.class->num_kv_heads;
+    for (uint32_t i = 0; i < shared.slots; i++) {
+        for (uint32_t at = family->token; at < end; at += chunk)
+            add_heads(&cut, &(struct quire__unit){.token = at,
+                                                  .num_tokens = end - at < chunk ? end - at : chunk,
+                                                  .split = i,
+                                                  .num_splits = shared.splits / shared.slots,
+                                                  .index = i});
+    }
+}
+
 static bool add_family(const struct cut *cut, const struct quire__family *family, uint32_t splits)
 {
-    uint32_t end = family->token + family->num_tokens, chunk = chunk_of(cut, family->num_tokens);
+    uint32_t end = family->token + family->num_tokens;
     struct shared shared = {splits, splits};
     if (splits != 0 && is_even(cut, family->num_tokens))
         shared.slots = 1;
     if (!has_slots(cut, (uint64_t)shared.slots * family->num_tokens))
         return false; /* before units are added that nobody would have room for */
-    for (uint32_t i = 0; i < shared.slots; i++) {
-        for (uint32_t at = family->token; at < end; at += chunk)
-            add_heads(cut, &(struct quire__unit){.token = at,
-                                                 .num_tokens = end - at < chunk ? end - at : chunk,
-                                                 .split = i,
-                                                 .num_splits = splits / shared.slots,
-                                                 .index = i});
-    }
+    add_shared(*cut, family, shared);
     for (uint32_t at = family->token; at < end;) {
         uint32_t part = cut->plan->tokens[at].part;
         if (!add_part(cut, part, shared))
