@@ -11,7 +11,7 @@
 
 #include "backend/cpu/plan.h"
 
-enum { TOKENS = 1100, HEADS = 6, KV_HEADS = 2, DIM = 24, DIM_V = 20, DIM_Q = 48, DIM_VQ = 32 };
+enum { TOKENS = 1100, HEADS = 6, KV_HEADS = 2, DIM = 24, DIM_V = 20, DIM_Q = 48, DIM_WHOLE = 64 };
 
 struct fixture {
     const char *level;
@@ -195,11 +195,11 @@ static void quantised(void **state)
 {
     (void)state;
     at_every_level(
-        &(struct kt_shape){HEADS, KV_HEADS, DIM_Q, DIM_VQ, 0, QUIRE_Q8, QUIRE_Q4, 0, 0, true},
+        &(struct kt_shape){HEADS, KV_HEADS, DIM_Q, DIM_WHOLE, 0, QUIRE_Q8, QUIRE_Q4, 0, 0, true},
         &(struct kt_params){0}, false);
-    at_every_level(
-        &(struct kt_shape){HEADS, KV_HEADS, DIM_Q, DIM_VQ, 0, QUIRE_Q4, QUIRE_Q8, 100, 70, false},
-        &(struct kt_params){.softcap = 8.0f}, false);
+    at_every_level(&(struct kt_shape){HEADS, KV_HEADS, DIM_WHOLE, DIM_Q, 0, QUIRE_Q4, QUIRE_Q8, 100,
+                                      70, false},
+                   &(struct kt_params){.softcap = 8.0f}, false);
 }
 
 /* How two sequences with the pages of one are asked for their last tokens, and what comes of it. */

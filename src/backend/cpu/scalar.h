@@ -175,10 +175,16 @@ struct q4_place {
     uint32_t byte, shift;
 };
 
+/* Of a unit of two halves, the first in the lower bits. */
+static inline struct q4_place q4_place_in_unit(uint32_t i, uint32_t half)
+{
+    uint32_t unit = i / 32 * 32;
+    return (struct q4_place){unit / 2 + i % half, i - unit >= half ? 4 : 0};
+}
+
 static inline struct q4_place q4_place(uint32_t i, uint32_t dim)
 {
-    uint32_t unit = i / 32 * 32, half = dim - unit >= 32 ? 16 : 8;
-    return (struct q4_place){unit / 2 + (i - unit) % half, i - unit >= half ? 4 : 0};
+    return q4_place_in_unit(i, dim - i / 32 * 32 >= 32 ? 16 : 8);
 }
 
 static inline void q4_pack(uint8_t *data, const uint8_t *codes, uint32_t dim)

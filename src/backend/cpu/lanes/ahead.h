@@ -12,7 +12,6 @@ enum {
     CACHE_LINE = 64,
     STREAMS = 4, /* rows of a tile that are asked for together, as far apart as can be */
     STREAM_ROWS = QUIRE__TILE / STREAMS,
-    SCALES_PERIOD = 4, /* rows whose scales are in one line, or nearly */
     DUE_BITS = 12,
 };
 
@@ -23,7 +22,17 @@ struct asking {
     uint32_t due;                      /* how many should have been, in 2^-DUE_BITS */
     uint32_t row, line;                /* of the next beat; row: in its stream */
     uint32_t lines;                    /* of the longer row */
+    uint32_t scaled[2];                /* rows whose scales are in one line, or nearly; 2^n */
 };
+
+/* The scales of a row of q8 or q4 take a sixteenth or a quarter of a byte an element. */
+FN uint32_t scales_in_line(const struct quire__rows *rows)
+{
+    uint32_t bytes = rows->dim / (rows->dtype == QUIRE_Q4 ? 4 : 16), n = 1;
+    while (2 * n * bytes <= CACHE_LINE && n < STREAM_ROWS)
+        n *= 2;
+    return n;
+}
 
 FN struct asking asking_for(const struct quire__rows *k, const struct quire__rows *v)
 {
@@ -31,6 +40,8 @@ FN struct asking asking_for(const struct quire__rows *k, const struct quire__row
     struct asking a = {.rows = {k, v}, .lines = (uint32_t)quire__ceil_div(longer, CACHE_LINE)};
     if (k->data != NULL && v->data != NULL)
         a.beats = 2 * STREAM_ROWS * a.lines;
+    a.scaled[0] = scales_in_line(k);
+    a.scaled[1] = scales_in_line(v);
     return a;
 }
 
@@ -43,13 +54,15 @@ FN struct asking asking_after(const struct quire__tile *t)
 FN void ask_beat(struct asking *a)
 {
     const struct quire__rows *rows = a->rows[a->done % 2];
+    bool scales =
+        rows->scales != NULL && a->line == 0 && (a->row & (a->scaled[a->done % 2] - 1)) == 0;
     uint32_t at = a->line * CACHE_LINE;
     UNROLL
     for (uint32_t s = 0; s < STREAMS; s++) {
         uint32_t row = s * STREAM_ROWS + a->row;
         if (at < rows->row_bytes)
             __builtin_prefetch(rows->data[row] + at, 0, 1);
-        if (rows->scales != NULL && a->line == 0 && a->row % SCALES_PERIOD == 0)
+        if (scales)
             __builtin_prefetch(rows->scales[row], 0, 1);
     }
     if (a->done++ % 2 == 0)

@@ -164,13 +164,14 @@ FN void shape_for_queries(uint32_t m)
 FN void take_keys(const struct quire__tile *t, const struct tile_work *w, uint32_t dtype,
                   bool whole)
 {
-    uint32_t end = (uint32_t)quire__round_up(t->positions, SIDE);
+    uint32_t end = (uint32_t)quire__round_up(t->positions, SIDE), words = w->row_words;
     uint32_t share = ask_share(t, w, ASK_KEYS, end);
-    for (uint32_t p = 0; p < end; p++) {
+    uint16_t *to = w->keys;
+    for (uint32_t p = 0; p < end; p++, to += words) {
+        struct row row = row_of(dtype, &t->k, p);
         ask(w->ask, share);
-        for (uint32_t d = 0; d < w->row_words; d += PAIR)
-            v_store((float *)(void *)(w->keys + (size_t)p * w->row_words + d),
-                    (vf)pair_load(dtype, whole, &t->k, p, d));
+        for (uint32_t d = 0; d < words; d += PAIR)
+            v_store((float *)(void *)(to + d), (vf)pair_load(dtype, whole, row, d));
     }
 }
 
@@ -178,17 +179,20 @@ FN void take_keys(const struct quire__tile *t, const struct tile_work *w, uint32
 FN void take_values(const struct quire__tile *t, const struct tile_work *w, uint32_t dtype,
                     bool whole, uint64_t mask)
 {
-    uint32_t share = ask_share(t, w, ASK_VALUES, QUIRE__TILE / 2);
-    for (uint32_t p = 0; p < QUIRE__TILE; p += 2) {
-        uint32_t *to = w->values[w->tile] + (size_t)p / 2 * t->dim_v;
+    uint32_t share = ask_share(t, w, ASK_VALUES, QUIRE__TILE / 2), dim = t->dim_v;
+    uint32_t step = whole ? PAIR : LANES;
+    float *to = (float *)(void *)w->values[w->tile];
+    for (uint32_t p = 0; p < QUIRE__TILE; p += 2, to += dim) {
+        struct row low = row_of(dtype, &t->v, p), high = row_of(dtype, &t->v, p + 1);
         uint32_t here = (uint32_t)(mask >> p) & 3u;
         vu keep = (vu)v_spread((here & 1u ? 0xffffu : 0u) | (here & 2u ? 0xffff0000u : 0u));
         ask(w->ask, share);
-        for (uint32_t d = 0; d < t->dim_v; d += LANES) {
-            vu pair = (vu)v_zero();
-            if (here != 0)
-                pair = pair_of_rows(dtype, whole, &t->v, p, d) & keep;
-            v_store((float *)(void *)(to + d), (vf)pair);
+        if (here == 0)
+            memset(to, 0, dim * sizeof *to);
+        for (uint32_t d = 0; here != 0 && d < dim; d += step) {
+            UNROLL
+            for (uint32_t i = d; i < d + step; i += LANES)
+                v_store(to + i, (vf)(pair_of_rows(dtype, whole, low, high, i) & keep));
         }
     }
 }

@@ -96,6 +96,30 @@ INSN vu v_pack2(vf low, vf high)
     return (v_even(a, b)) | (v_odd(a, b)) << 16;
 }
 
+INSN vu v_two_nibbles(const uint8_t *p)
+{
+    uint16_t words[2 * LANES];
+    vu y;
+    for (uint32_t i = 0; i < LANES; i++) {
+        words[i] = p[i] & 15;
+        words[LANES + i] = (uint16_t)(16 + (p[i] >> 4));
+    }
+    memcpy(&y, words, sizeof y);
+    return y;
+}
+
+/* VPERMW */
+INSN vu v_pick_words(vu table, vu index)
+{
+    uint16_t from[2 * LANES], at[2 * LANES], words[2 * LANES];
+    memcpy(from, &table, sizeof from);
+    memcpy(at, &index, sizeof at);
+    for (uint32_t i = 0; i < 2 * LANES; i++)
+        words[i] = from[at[i] % 32];
+    memcpy(&table, words, sizeof table);
+    return table;
+}
+
 #if defined(WITH_TILES)
 FN uint32_t flush_begin(void)
 {

@@ -35,14 +35,14 @@ FN void put_factors(void *to, const vf *part)
 
 FN factors key_load(uint32_t dtype, const struct quire__rows *rows, uint32_t p, uint32_t d)
 {
-    return pair_load(dtype, true, rows, p, d);
+    return pair_load(dtype, true, row_of(dtype, rows, p), d);
 }
 
 FN factors value_load(uint32_t dtype, const struct quire__rows *rows, uint32_t p, uint32_t d)
 {
     if (dtype == WOVEN)
         return (vu)v_load((const float *)(const void *)rows->data[p] + d);
-    return pair_of_rows(dtype, true, rows, p, d);
+    return pair_of_rows(dtype, true, row_of(dtype, rows, p), row_of(dtype, rows, p + 1), d);
 }
 
 FN factors seen_only(factors v, uint64_t mask)
@@ -84,12 +84,13 @@ FN void put_factors(void *to, const vf *part)
 
 FN factors key_load(uint32_t dtype, const struct quire__rows *rows, uint32_t p, uint32_t d)
 {
-    return part_load(dtype, true, rows, p, d);
+    return part_load(dtype, true, row_of(dtype, rows, p), d);
 }
 
 FN factors value_load(uint32_t dtype, const struct quire__rows *rows, uint32_t p, uint32_t d)
 {
-    return part_load(dtype == WOVEN ? QUIRE_F32 : dtype, true, rows, p, d);
+    dtype = dtype == WOVEN ? QUIRE_F32 : dtype;
+    return part_load(dtype, true, row_of(dtype, rows, p), d);
 }
 
 FN factors seen_only(factors v, uint64_t mask)
@@ -134,11 +135,12 @@ FN void copy_keys(const struct quire__tile *t, uint32_t dtype, const uint8_t **a
     uint32_t stride = factor_stride(t->k.dim);
     for (uint32_t p = 0; p < t->positions; p++) {
         void *to = factors_at(t->scratch, (size_t)p * stride);
+        struct row row = row_of(dtype, &t->k, p);
         for (uint32_t d = 0; d < stride; d += STEP) {
             vf part[STEP / LANES];
             UNROLL
             for (uint32_t i = 0; i < STEP / LANES; i++)
-                part[i] = part_load(dtype, false, &t->k, p, d + i * LANES);
+                part[i] = part_load(dtype, false, row, d + i * LANES);
             put_factors(factors_at(to, d), part);
         }
         at[p] = to;
@@ -150,11 +152,15 @@ FN void copy_values(const struct quire__tile *t, uint32_t dtype, const uint8_t *
 {
     for (uint32_t p = 0; p < t->positions; p += TOGETHER) {
         float *to = (float *)t->scratch + (size_t)p / TOGETHER * t->dim_v;
+        struct row row = row_of(dtype, &t->v, p);
+#if defined(WITH_PRODUCTS)
+        struct row next = row_of(dtype, &t->v, p + 1);
+#endif
         for (uint32_t d = 0; d < t->dim_v; d += LANES) {
 #if defined(WITH_PRODUCTS)
-            v_store(to + d, (vf)pair_of_rows(dtype, false, &t->v, p, d));
+            v_store(to + d, (vf)pair_of_rows(dtype, false, row, next, d));
 #else
-            v_store(to + d, part_load(dtype, false, &t->v, p, d));
+            v_store(to + d, part_load(dtype, false, row, d));
 #endif
         }
         at[p] = (const uint8_t *)to;

@@ -10,9 +10,14 @@ typedef uint8_t v_bytes __attribute__((vector_size(LANES), aligned(1), may_alias
 
 /* ---- loading ---- */
 
-FN vf kv_load_8(const uint8_t *data, const uint8_t *scales, uint32_t d, uint32_t dim)
+FN vf kv_load_8(const uint8_t *data, const uint8_t *scales, uint32_t d, uint32_t group)
 {
-    return v_float(v_from_i8(data + d)) * half_at(scales + d / q8_group(dim) * 2);
+    return v_float(v_from_i8(data + d)) * half_at(scales + d / group * 2);
+}
+
+FN vf q4_values(vi codes, const uint8_t *group)
+{
+    return v_fma(v_float(codes), v_set1(half_at(group)), v_set1(half_at(group + 2)));
 }
 
 FN vi q4_codes(const uint8_t *data, uint32_t d, uint32_t dim)
@@ -30,11 +35,17 @@ FN vi q4_codes(const uint8_t *data, uint32_t d, uint32_t dim)
     return v_from_u8(data + place.byte) >> (int)place.shift & 15;
 }
 
-FN vf kv_load_4(const uint8_t *data, const uint8_t *scales, uint32_t d, uint32_t dim)
+/* As kv_load, of a row that is whole units of 32 elements. */
+FN vf kv_load_whole(uint32_t dtype, const uint8_t *data, const uint8_t *scales, uint32_t d)
 {
-    const uint8_t *group = scales + d / Q4_GROUP * 4;
-    return v_fma(v_float(q4_codes(data, d, dim)), v_set1(half_at(group)),
-                 v_set1(half_at(group + 2)));
+    if (dtype == QUIRE_Q8)
+        return kv_load_8(data, scales, d, 32);
+    if (dtype == QUIRE_Q4) {
+        struct q4_place place = q4_place_in_unit(d, 16);
+        vi codes = v_from_u8(data + place.byte) >> (int)place.shift & 15;
+        return q4_values(codes, scales + d / Q4_GROUP * 4);
+    }
+    return element_load(dtype, element_at(dtype, data, d));
 }
 
 /* Elements d .. d + LANES of a K or V row, d a multiple of LANES; the lanes past dim are 0. dtype
@@ -42,9 +53,9 @@ FN vf kv_load_4(const uint8_t *data, const uint8_t *scales, uint32_t d, uint32_t
 FN vf kv_load(uint32_t dtype, const uint8_t *data, const uint8_t *scales, uint32_t d, uint32_t dim)
 {
     if (dtype == QUIRE_Q8)
-        return kv_load_8(data, scales, d, dim);
+        return kv_load_8(data, scales, d, q8_group(dim));
     if (dtype == QUIRE_Q4)
-        return kv_load_4(data, scales, d, dim);
+        return q4_values(q4_codes(data, d, dim), scales + d / Q4_GROUP * 4);
     if (dim - d >= LANES)
         return element_load(dtype, element_at(dtype, data, d));
     return element_load_part(dtype, element_at(dtype, data, d), dim - d);

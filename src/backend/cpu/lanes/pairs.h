@@ -9,30 +9,66 @@ enum { PAIR = 2 * LANES }; /* elements of a vector of bfloat16 */
 
 enum { QUANTISED_PERIOD = 32 }; /* elements of q8 and q4 after which the layout repeats */
 
+/* A row of K or V; no scales but of q8 and q4. */
+struct row {
+    const uint8_t *data, *scales;
+    uint32_t dim;
+};
+
+FN struct row row_of(uint32_t dtype, const struct quire__rows *rows, uint32_t p)
+{
+    bool quantised = dtype == QUIRE_Q8 || dtype == QUIRE_Q4;
+    return (struct row){rows->data[p], quantised ? rows->scales[p] : NULL, rows->dim};
+}
+
 /* LANES elements of a row from d on; unless the row is whole vectors, and of q8 and q4 whole
  * periods, what lies past its end is 0. */
-FN vf part_load(uint32_t dtype, bool whole, const struct quire__rows *rows, uint32_t p, uint32_t d)
+FN vf part_load(uint32_t dtype, bool whole, struct row row, uint32_t d)
 {
-    if (!whole && d >= rows->dim)
-        return v_zero();
-    if (dtype == QUIRE_Q8 || dtype == QUIRE_Q4) {
-        uint32_t next = (d / QUANTISED_PERIOD + 1) * QUANTISED_PERIOD;
-        return kv_load(dtype, rows->data[p], rows->scales[p], d, whole ? next : rows->dim);
-    }
-    const void *at = element_at(dtype, rows->data[p], d);
-    if (whole || d + LANES <= rows->dim)
-        return element_load(dtype, at);
-    return element_load_part(dtype, at, rows->dim - d);
+    if (whole)
+        return kv_load_whole(dtype, row.data, row.scales, d);
+    return d < row.dim ? kv_load(dtype, row.data, row.scales, d, row.dim) : v_zero();
 }
 
 #if defined(WITH_PRODUCTS)
-/* PAIR elements of a row from d on, as bfloat16. */
-FN vu pair_load(uint32_t dtype, bool whole, const struct quire__rows *rows, uint32_t p, uint32_t d)
+#if LANES == 16
+/* What the codes of a group of each row come to, as bfloat16: 16 of the first, 16 of the second. */
+FN vu q4_table(const uint8_t *first, const uint8_t *second)
 {
-    if (dtype == QUIRE_BF16 && (whole || d + PAIR <= rows->dim))
-        return (vu)v_load(element_at(dtype, rows->data[p], d));
-    return v_pack2(part_load(dtype, whole, rows, p, d),
-                   part_load(dtype, whole, rows, p, d + LANES));
+    static const float codes[LANES] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    vf c = v_load(codes);
+    return v_pack2(v_fma(c, v_set1(half_at(first)), v_set1(half_at(first + 2))),
+                   v_fma(c, v_set1(half_at(second)), v_set1(half_at(second + 2))));
+}
+
+/* PAIR elements from d on, a multiple of their number. */
+FN vu q4_pairs(struct row row, uint32_t d)
+{
+    const uint8_t *group = row.scales + d / Q4_GROUP * 4;
+    return v_pick_words(q4_table(group, group + 4), v_two_nibbles(row.data + d / 2));
+}
+
+/* Elements d .. d + LANES of both rows, side by side. */
+FN vu q4_woven(struct row low, struct row high, uint32_t d)
+{
+    struct q4_place place = q4_place_in_unit(d, LANES);
+    vu codes = (vu)(v_from_u8(low.data + place.byte) | v_from_u8(high.data + place.byte) << 16);
+    size_t group = d / Q4_GROUP * 4;
+    return v_pick_words(q4_table(low.scales + group, high.scales + group),
+                        (codes >> place.shift & 0xf000fu) | 0x100000u);
+}
+#endif
+
+/* PAIR elements of a row from d on, as bfloat16. */
+FN vu pair_load(uint32_t dtype, bool whole, struct row row, uint32_t d)
+{
+    if (dtype == QUIRE_BF16 && (whole || d + PAIR <= row.dim))
+        return (vu)v_load(element_at(dtype, row.data, d));
+#if LANES == 16
+    if (dtype == QUIRE_Q4 && whole)
+        return q4_pairs(row, d);
+#endif
+    return v_pack2(part_load(dtype, whole, row, d), part_load(dtype, whole, row, d + LANES));
 }
 
 /* The words of a vector, those of its halves in turn. */
@@ -48,16 +84,17 @@ FN vu weave(vu a)
 #endif
 }
 
-/* Elements d .. d + LANES of rows p and p + 1, side by side. */
-FN vu pair_of_rows(uint32_t dtype, bool whole, const struct quire__rows *rows, uint32_t p,
-                   uint32_t d)
+/* Elements d .. d + LANES of two rows, side by side. */
+FN vu pair_of_rows(uint32_t dtype, bool whole, struct row low, struct row high, uint32_t d)
 {
-    if (dtype == QUIRE_BF16 && (whole || d + LANES <= rows->dim)) {
-        const uint16_t *low = element_at(dtype, rows->data[p], d);
-        return (vu)v_from_u16(low) | (vu)v_from_u16(element_at(dtype, rows->data[p + 1], d)) << 16;
-    }
-    return weave(
-        v_pack2(part_load(dtype, whole, rows, p, d), part_load(dtype, whole, rows, p + 1, d)));
+    if (dtype == QUIRE_BF16 && (whole || d + LANES <= low.dim))
+        return (vu)v_from_u16(element_at(dtype, low.data, d)) |
+               (vu)v_from_u16(element_at(dtype, high.data, d)) << 16;
+#if LANES == 16
+    if (dtype == QUIRE_Q4 && whole)
+        return q4_woven(low, high, d);
+#endif
+    return weave(v_pack2(part_load(dtype, whole, low, d), part_load(dtype, whole, high, d)));
 }
 #endif
 

@@ -7,6 +7,11 @@
  *   v_pack2(low, high) the lanes of low, then those of high, rounded to nearest even
  *   v_dot_words(c, a, b) c + a1 b1 + a0 b0 of signed words of 16 bits, in whole numbers of 32
  *
+ * With lanes of 16, for bytes of two codes of 4 bits:
+ *
+ *   v_two_nibbles(p)   of the 16 bytes at p, their low halves as words, then their high halves + 16
+ *   v_pick_words(table, index)    word i is word index[i] mod 32 of the table
+ *
  * x86 takes and gives subnormal numbers as zero, whatever the caller's mode; v_dot2 is two fused
  * multiply-adds to nearest even, the odd product first (Intel SDM volume 2, VDPBF16PS,
  * VCVTNE2PS2BF16, TDPBF16PS). Arm's v_dot2 adds the products to each other, then to c; both sums
@@ -94,6 +99,20 @@ FN vf v_dot2(vf c, vu a, vu b)
 FN vu v_pack2(vf low, vf high)
 {
     return (vu)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low);
+}
+
+FN vu v_two_nibbles(const uint8_t *p)
+{
+    __m128i bytes = _mm_loadu_si128((const __m128i *)(const void *)p);
+    __m512i words = _mm512_cvtepu8_epi16(_mm256_broadcastsi128_si256(bytes));
+    __m512i high = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi16(16), 1);
+    words = _mm512_srlv_epi16(words, _mm512_srli_epi16(high, 2));
+    return ((vu)words & 0xf000fu) | (vu)high;
+}
+
+FN vu v_pick_words(vu table, vu index)
+{
+    return (vu)_mm512_permutexvar_epi16((__m512i)index, (__m512i)table);
 }
 
 #endif
