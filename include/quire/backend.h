@@ -46,7 +46,7 @@ struct quire_view {
 
 /* Views of host memory and of buffers, dense and row-major.
  *
- * The three below fill in a dense view. memory/buffer: where, borrowed; d0, d1, d2: shape. */
+ * The two below fill in a dense view. memory/buffer: where, borrowed; d0, d1, d2: shape. */
 static inline struct quire_view quire_view_host(void *memory, uint32_t dtype, uint64_t d0,
                                                 uint64_t d1, uint64_t d2)
 {

@@ -167,10 +167,11 @@ QUIRE_API quire_status quire_paged_write(struct quire_paged *paged, uint32_t lay
  * f32 [T,H,Dv]: views; params: from quire_attend_params_init, read before the call returns, or NULL
  * for the defaults; error: optional.
  * Statuses: as quire_paged_write, and INVAL for params with a bad struct_size, a scale or softcap
- * that is not finite, a softcap below 0, an lse that is not f32 {T,1,H}, and rows of out or lse
- * that overlap. Threads: one at a time. Cost: reads K and V of every sequence once per group of
- * query heads, and pages that sequences share at their beginning about once for all; queued; no
- * allocation. */
+ * that is not finite, a softcap below 0, an lse that is not f32 {T,1,H}, and an out or lse whose
+ * tokens, and also whose heads, overlap or interleave. That out, lse and q are apart from each
+ * other is not checked, nor from K and V. Threads: one at a time. Cost: reads K and V of every
+ * sequence once per group of query heads, and pages that sequences share at their beginning about
+ * once for all; queued; no allocation. */
 QUIRE_API quire_status quire_paged_attend(struct quire_paged *paged, uint32_t layer,
                                           const struct quire_view *q, const struct quire_view *out,
                                           const struct quire_attend_params *params,

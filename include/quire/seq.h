@@ -67,9 +67,11 @@ struct quire_kv_cache {
 QUIRE_API void quire_seq_config_init(struct quire_seq_config *config);
 
 /* Starts a sequence. Its length says how much of `tokens` the pool had cached: the longest prefix
- * that was computed under the same salt and adapter, ending at any token, at most num_tokens - 1,
- * so that one token is left to compute. (Where blocks that begin alike have lost theirs, a few of
- * their neighbours are tried, not all.) The rest of `tokens` is for the caller's steps to add.
+ * that was published under the same salt and adapter, ending at any token, at most num_tokens - 1,
+ * so that one token is left to compute. Blocks are published when they are full and committed, the
+ * last one of a sequence when the sequence ends, or by quire_seq_publish. (Where blocks that begin
+ * alike have lost theirs, a few of their neighbours are tried, not all.) The rest of `tokens` is
+ * for the caller's steps to add.
  *
  * pool: not NULL; config: borrowed, or NULL for the defaults; *seq: the handle.
  * Statuses: INVAL for NULL, bad struct_size, tokens NULL with num_tokens > 0, or a token over

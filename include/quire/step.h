@@ -75,7 +75,8 @@ QUIRE_API quire_status quire_step_write(struct quire_pool *pool, quire_step step
  * pool, step: open, this layer written; q f32 [T,H,D], out f32 [T,H,Dv]: views; params: from _init,
  * read before the call returns, or NULL for the defaults.
  * Statuses: INVAL as quire_step_write, and for a layer not yet written, params as
- * quire_paged_attend (paged.h) refuses, and rows of out or lse that overlap; UNSUPPORTED; DEVICE.
+ * quire_paged_attend (paged.h) refuses, and tokens or heads of out or lse that overlap;
+ * UNSUPPORTED; DEVICE.
  * Threads: the step's.
  * Cost: reads the K and V of every item once per group of query heads; queued. */
 QUIRE_API quire_status quire_step_attend(struct quire_pool *pool, quire_step step, uint32_t layer,

@@ -114,7 +114,8 @@ bool quire__view_has_shape(const struct quire_view *view, uint64_t rows, uint64_
            view->shape[1] == heads && view->shape[2] == dim;
 }
 
-/* Whether `outer` rows of `of_inner` elements each lie behind each other; false on overflow too. */
+/* Whether `outer` stretches, of `inner` rows of dim elements each, lie one behind the other; false
+ * on overflow too. */
 static bool nests(uint64_t outer, uint64_t outer_stride, uint64_t inner, uint64_t inner_stride,
                   uint64_t dim)
 {

@@ -39,8 +39,8 @@ bool quire__view_is_given(const struct quire_view *view);
 /* An f32 view of [rows, heads, dim]. */
 bool quire__view_has_shape(const struct quire_view *view, uint64_t rows, uint64_t heads,
                            uint64_t dim);
-/* Whether no two rows of a view with a shape overlap, so that each can be written: rows of heads,
- * or heads of rows, behind each other. */
+/* Whether tokens, or else heads, of a view with a shape lie one behind the other, so that each row
+ * can be written. Rows that interleave otherwise do not count, though they may be apart. */
 bool quire__view_rows_apart(const struct quire_view *view);
 /* Fills *used from the caller's params or, where they are NULL, from the defaults. False for a bad
  * struct_size, numbers that cannot be, or an lse that is not [rows, 1, heads], its rows apart. */

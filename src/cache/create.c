@@ -101,7 +101,7 @@ static quire_status check_config(const struct quire_pool_config *config, struct 
                            "at most %u sequences and open steps, %u tokens in a step",
                            QUIRE_MAX_SEQS, QUIRE_MAX_SEQ_LEN);
     if (config->eviction > QUIRE_EVICT_COST || config->merge_equal > 1)
-        return quire__fail(error, QUIRE_E_INVAL, "eviction is %u and merge_equal %u; 0 or 1 each",
+        return quire__fail(error, QUIRE_E_INVAL, "eviction %u, merge_equal %u: each must be 0 or 1",
                            config->eviction, config->merge_equal);
     if (config->max_pins > QUIRE_MAX_SEQS || config->event_capacity > QUIRE_MAX_SEQ_LEN ||
         config->recent_lookups > QUIRE_MAX_SEQ_LEN)

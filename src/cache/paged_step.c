@@ -331,7 +331,8 @@ quire_status quire_paged_attend(struct quire_paged *paged, uint32_t layer,
         status = check_view(paged, out, "out", (uint32_t[]){of->num_heads, of->head_dim_v}, error);
     if (status == QUIRE_OK && !quire__view_rows_apart(out))
         status =
-            quire__fail(error, QUIRE_E_INVAL, "rows of out overlap: strides %llu and %llu",
+            quire__fail(error, QUIRE_E_INVAL,
+                        "tokens or heads of out overlap or interleave: strides %llu and %llu",
                         (unsigned long long)out->stride[0], (unsigned long long)out->stride[1]);
     if (status != QUIRE_OK)
         return status;

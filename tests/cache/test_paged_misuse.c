@@ -350,7 +350,8 @@ static void test_bad_calls_are_refused(void **state)
                          QUIRE_E_INVAL);
     }
     qt_assert_status(quire_paged_attend(own->paged, 0, &q, &folded, NULL, &error), QUIRE_E_INVAL);
-    assert_says(&error, QUIRE_E_INVAL, "rows of out overlap: strides 0 and 16");
+    assert_says(&error, QUIRE_E_INVAL,
+                "tokens or heads of out overlap or interleave: strides 0 and 16");
     qt_assert_status(quire_paged_write(NULL, 0, &k, &k, &error), QUIRE_E_INVAL);
     qt_assert_status(quire_paged_write(own->paged, 0, NULL, &k, &error), QUIRE_E_INVAL);
     qt_assert_status(quire_paged_write(own->paged, 0, &k, NULL, &error), QUIRE_E_INVAL);

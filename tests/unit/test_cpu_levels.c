@@ -24,7 +24,7 @@ static void every_level_runs_or_says_what_it_lacks(void **state)
 {
     (void)state;
     static const char *const names[] = {"ref",        "generic", "avx2", "avx512",
-                                        "avx512bf16", "amx",     "neon"};
+                                        "avx512bf16", "amx",     "neon", "neonbf16"};
     struct quire_cpu_level level = {.struct_size = sizeof level};
     uint32_t runs = 0, count = 0;
     for (; quire_cpu_level(count, &level) == QUIRE_OK; count++) {

@@ -469,17 +469,15 @@ static void merge_unit(void *argument, uint32_t index, uint32_t thread)
     }
 }
 
-/* lse is f32 [T, H], as {T, 1, H} or {T, H, 1}. */
+/* lse is f32 {T, 1, H}. */
 static bool take_lse(const struct quire_backend *backend, const struct quire_view *view,
                      struct job *job)
 {
     job->has_lse = view->buffer != NULL || view->host != NULL;
     if (!job->has_lse)
         return true;
-    uint64_t tokens = job->plan->num_rows, heads = job->layer->num_heads;
     return quire__span_of(backend, view, QUIRE_F32, &job->lse) &&
-           (quire__span_is(&job->lse, tokens, 1, heads) ||
-            quire__span_is(&job->lse, tokens, heads, 1));
+           quire__span_is(&job->lse, job->plan->num_rows, 1, job->layer->num_heads);
 }
 
 static void merge_all(void *argument, uint32_t index, uint32_t thread)

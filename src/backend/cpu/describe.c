@@ -20,6 +20,7 @@ static const struct {
 #endif
 #if !defined(__aarch64__)
     {"neon", "it is for AArch64"},
+    {"neonbf16", "it is for AArch64"},
 #endif
     {NULL, NULL}, /* so that it is never empty */
 };

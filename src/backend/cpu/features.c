@@ -191,9 +191,10 @@ const struct quire__kernels *quire__kernels_select(const char *level, struct qui
         while (i < QUIRE_ARRAY_LEN(levels) && strcmp(levels[i].kernels->level, level) != 0)
             i++;
         if (i == QUIRE_ARRAY_LEN(levels)) {
-            (void)quire__fail(
-                error, QUIRE_E_INVAL,
-                "no CPU level \"%s\"; there are:" LEVEL_NAMES " (QUIRE_CPU or cpu_level)", level);
+            (void)quire__fail(error, QUIRE_E_INVAL,
+                              "no CPU level \"%s\"; there are:" LEVEL_NAMES
+                              " (QUIRE_CPU, or cpu_level of the config)",
+                              level);
             return NULL;
         }
         cap = i;

@@ -44,8 +44,8 @@ struct quire__rows {
     uint32_t row_bytes; /* of data */
 };
 
-/* How far a logit may lie over what exponents are taken against, at a level with tiles: ln 256, so
- * that no weight is over 256. */
+/* How far a logit may lie over what exponents are taken against, at a level with tiles: ln 256.
+ * Weights are at most 256 but for what rounds a sum of large logits, as anywhere. */
 #define QUIRE__SLACK 0x1.62e43p+2f
 
 /* The queries of one K/V head at one tile. */
@@ -65,7 +65,7 @@ struct quire__tile {
     float *state;          /* [rows][QUIRE__STATE_HEAD + dim_v], of which attend has the sums of
                               values and QUIRE__STATE_ALPHA */
     bool fresh;            /* the first tile of a split: sums of values are not there yet */
-    bool cold;             /* nobody was asked for its rows before */
+    bool cold;             /* memory was not asked for its rows before */
     void *scratch;         /* quire__tile_scratch bytes, 64-byte aligned, for the kernel's use */
     float softcap;         /* 0: off */
     const float *slope;    /* [rows] ALiBi slopes, or NULL */

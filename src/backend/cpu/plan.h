@@ -42,7 +42,7 @@ struct quire__merge {
 };
 
 /* Layers with equal geometry share their units. The states of a token in slots: the row of query
- * head h at its split i is slot first_slot[token] + i * num_heads + h. */
+ * head h in its slot i, of a split or of several, is first_slot[token] + i * num_heads + h. */
 struct quire__class {
     uint32_t num_heads, num_kv_heads, window, sink_positions;
     uint32_t num_units, num_merges;

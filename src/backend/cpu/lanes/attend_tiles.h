@@ -379,8 +379,8 @@ FN vf largest_logits(const struct quire__tile *t, const struct tile_work *work,
     return max;
 }
 
-/* exp(x) of x of at most 0, off by 2.9e-6: weights are rounded to 2^-8 anyway. 2^r of r in 0 .. 1
- * is the polynomial of degree 4 with p(0) = 1 whose largest relative error is least. */
+/* exp(x) of x of at most QUIRE__SLACK, off by 2.9e-6: weights are rounded to 2^-8 anyway. 2^r of r
+ * in 0 .. 1 is the polynomial of degree 4 with p(0) = 1 whose largest relative error is least. */
 FN vf weight_of(vf x)
 {
     vf power = x * EXP_LOG2E, r = v_fraction(power);
