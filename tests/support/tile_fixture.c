@@ -97,7 +97,8 @@ void tf_open(struct tf_case *c, const struct quire__kernels *kernels, struct qt_
                                    .mask = c->mask,
                                    .max = c->max,
                                    .sum = c->sum,
-                                   .fresh = qt_chance(random, 30)};
+                                   .fresh = qt_chance(random, 30),
+                                   .first = true};
     c->tile.state = kt_floats(&c->state, random, rows * c->state_floats, 1);
     spoil_sums(c);
     open_masks(c, random, rows, positions);

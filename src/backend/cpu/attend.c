@@ -258,7 +258,7 @@ static void do_head(const struct work *w, const struct batch *b, uint32_t h, boo
         const uint8_t **const *then = i + 1 < b->count ? rows[i + 1] : next;
         tiles[i] = tile_of(w, b, h, i);
         tiles[i].fresh = fresh && i == 0;
-        tiles[i].cold = tiles[i].fresh && h == 0;
+        tiles[i].first = tiles[i].fresh && h == 0;
         tiles[i].k = rows_of(w, 0, rows[i]);
         tiles[i].v = rows_of(w, 1, rows[i]);
         tiles[i].k_next = rows_of(w, 0, then);

@@ -55,7 +55,7 @@ struct quire__tile {
     uint32_t dim_v;     /* Dv, rounded up to a multiple of QUIRE__LANES_MAX */
     struct quire__rows k, v;
     struct quire__rows k_next,
-        v_next;    /* [64] of the tile or head that comes next, to be asked for; or data NULL */
+        v_next;    /* [64] of what comes next in the split, to be asked for; data NULL: nothing */
     const void *q; /* [rows] as `queries` laid them out */
     const uint64_t *mask;  /* [rows]: bit p is set when the row sees position p of the tile */
     float *s;              /* [rows][64], for the kernel's use */
@@ -65,7 +65,7 @@ struct quire__tile {
     float *state;          /* [rows][QUIRE__STATE_HEAD + dim_v], of which attend has the sums of
                               values and QUIRE__STATE_ALPHA */
     bool fresh;            /* the first tile of a split: sums of values are not there yet */
-    bool cold;             /* memory was not asked for its rows before */
+    bool first;            /* of a split, of all heads: memory was not asked for its rows */
     void *scratch;         /* quire__tile_scratch bytes, 64-byte aligned, for the kernel's use */
     float softcap;         /* 0: off */
     const float *slope;    /* [rows] ALiBi slopes, or NULL */

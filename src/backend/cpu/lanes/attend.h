@@ -247,7 +247,7 @@ KERNEL void attend(const struct quire__tile *tiles, uint32_t n)
 {
     for (const struct quire__tile *t = tiles; t < tiles + n; t++) {
         struct asking a = asking_after(t);
-        if (t->cold)
+        if (t->first)
             ask_now(t);
         if (t->fresh)
             clear_sums(t, 0, t->rows);

@@ -146,17 +146,27 @@ FN uint32_t *weights_of(const struct tile_work *w, uint32_t r, uint32_t tile)
     return w->weights + ((size_t)r / SIDE * QUIRE__TILES_AT_ONCE + tile) * WEIGHT_WORDS;
 }
 
-FN void shape_for_queries(uint32_t m)
+/* Of the tiles with their bit set: m rows, and rows of as many pairs as m queries are wide. */
+FN void shape(uint32_t m, uint32_t of_queries, uint32_t narrow)
 {
     struct tiles shapes = {.palette = 1};
     UNROLL
     for (int i = 0; i < TILES; i++) {
-        bool of_queries = i == TILE_SUMS || i == TILE_WEIGHTS;
-        bool narrow = i < TILE_LOGITS + GROUPS || i == TILE_QUERIES;
-        shapes.rows[i] = (uint8_t)(of_queries ? m : SIDE);
-        shapes.colsb[i] = (uint16_t)(narrow ? 4 * width_of(m) : TILE_ROW_BYTES_MAX);
+        shapes.rows[i] = (uint8_t)(of_queries >> i & 1 ? m : SIDE);
+        shapes.colsb[i] = (uint16_t)(narrow >> i & 1 ? 4 * width_of(m) : TILE_ROW_BYTES_MAX);
     }
     tiles_configure(&shapes);
+}
+
+FN void shape_for_queries(uint32_t m)
+{
+    shape(m, 1 << TILE_SUMS | 1 << TILE_WEIGHTS, 15 << TILE_LOGITS | 1 << TILE_QUERIES);
+}
+
+/* For sums of values of m queries that lie sixteen wide: all tiles but the two of values. */
+FN void shape_for_sums(uint32_t m)
+{
+    shape(m, 0xf3, 0);
 }
 
 /* ---- K and V ---- */
@@ -612,8 +622,14 @@ FN void sixteen_values(const struct addends *a, struct sums sums)
         meet_values(a, sums, d, false);
 }
 
-/* Adds the values of one tile, or of both, to the sums of sixteen queries. */
-FN void add_values(const struct quire__tile *t, const struct tile_work *w, uint32_t r,
+/* How many of rows .. end from r on are in its sixteen. */
+FN uint32_t queries_at(uint32_t r, uint32_t end)
+{
+    return end - r < SIDE ? end - r : SIDE;
+}
+
+/* Adds the values of one tile, or of both, to the sums of m queries. */
+FN void add_values(const struct quire__tile *t, const struct tile_work *w, uint32_t r, uint32_t m,
                    uint32_t first, uint32_t tiles)
 {
     uint8_t *has = &w->sums[r / SIDE];
@@ -622,19 +638,23 @@ FN void add_values(const struct quire__tile *t, const struct tile_work *w, uint3
                         .tiles = tiles,
                         .dim_v = t->dim_v,
                         .empty = (*has & HAS_SUMS) == 0};
+    if (m < SIDE)
+        shape_for_sums(m);
     sixteen_values(&a, sums_of(t, r));
+    if (m < SIDE)
+        shape_for_queries(SIDE);
     *has = HAS_SUMS;
 }
 
 /* Sums that get a factor hold all that came before. */
 static TARGET __attribute__((noinline)) void move_sums(const struct quire__tile *t,
                                                        const struct tile_work *w, uint32_t r,
-                                                       const float *factors)
+                                                       uint32_t m, const float *factors)
 {
     if (w->tile == 1 && (w->sums[r / SIDE] & OWES_FIRST) != 0)
-        add_values(t, w, r, 0, 1);
+        add_values(t, w, r, m, 0, 1);
     if ((w->sums[r / SIDE] & HAS_SUMS) != 0)
-        scale_sums(t, r, SIDE, factors);
+        scale_sums(t, r, m, factors);
 }
 
 /* Whether some value of the tile is infinite or NaN: then 0 times it is not 0. */
@@ -671,8 +691,8 @@ static TARGET __attribute__((noinline)) void wild_values(const struct quire__til
 
 /* ---- tiles ---- */
 
-/* The weights of rows 0 .. end, sixteen at a time: K stays in the first-level cache, and the logits
- * that tiles store have left for it before lanes read them. */
+/* The weights of rows 0 .. end, sixteen at a time, the last ones beside zeros: K stays in the
+ * first-level cache, and the logits that tiles store have left for it before lanes read them. */
 FN void weigh_sixteens(const struct quire__tile *t, const struct tile_work *w, uint32_t end)
 {
     struct tile_work now = *w, next = *w;
@@ -680,12 +700,13 @@ FN void weigh_sixteens(const struct quire__tile *t, const struct tile_work *w, u
     _Alignas(64) float factors[SIDE];
     tile_logits(t, &now, 0, SIDE);
     for (uint32_t r = 0; r < end; r += SIDE) {
+        uint32_t m = queries_at(r, end);
         next.logits = now.next_logits;
         if (r + SIDE < end)
             tile_logits(t, &next, r + SIDE, SIDE);
         ask(w->ask, share);
-        if (move_states_16(t, &now, r, SIDE, factors))
-            move_sums(t, w, r, factors);
+        if (move_states_16(t, &now, r, m, factors))
+            move_sums(t, w, r, m, factors);
         if (w->tile == 0)
             w->sums[r / SIDE] |= OWES_FIRST;
         now.next_logits = now.logits;
@@ -699,20 +720,21 @@ FN void add_sixteens(const struct quire__tile *t, const struct tile_work *w, uin
 {
     for (uint32_t r = 0; r < end; r += SIDE) {
         bool owes = w->tile == 1 && (w->sums[r / SIDE] & OWES_FIRST) != 0;
+        uint32_t m = queries_at(r, end);
         if (!wild) {
-            add_values(t, w, r, owes ? 0 : w->tile, owes ? 2 : 1);
+            add_values(t, w, r, m, owes ? 0 : w->tile, owes ? 2 : 1);
             continue;
         }
         if (owes)
-            add_values(t, w, r, 0, 1);
+            add_values(t, w, r, m, 0, 1);
         if ((w->sums[r / SIDE] & HAS_SUMS) == 0)
-            clear_sums(t, r, SIDE);
-        wild_values(t, w, r, SIDE);
+            clear_sums(t, r, m);
+        wild_values(t, w, r, m);
         w->sums[r / SIDE] = HAS_SUMS;
     }
 }
 
-/* Fewer than sixteen queries. */
+/* Up to eight queries. */
 FN void rest_of_queries(const struct quire__tile *t, const struct tile_work *w, uint32_t r,
                         bool wild)
 {
@@ -720,7 +742,6 @@ FN void rest_of_queries(const struct quire__tile *t, const struct tile_work *w, 
     _Alignas(64) float factors[SIDE];
     if (t->fresh)
         clear_sums(t, r, m);
-    shape_for_queries(m);
     tile_logits(t, w, r, m);
     if (move_all_states(t, w, r, m, factors))
         scale_sums(t, r, m, factors);
@@ -744,27 +765,36 @@ FN bool take_tile(const struct quire__tile *t, struct tile_work *w)
     return seen != by_all && has_wild_values(t, w);
 }
 
+/* Tiles are shaped once a split where all queries take one shape: that takes longer than a product
+ * of sixteen rows. */
 KERNEL void attend(const struct quire__tile *tiles, uint32_t n)
 {
     struct tile_work w = work_of(tiles);
-    uint32_t end = tiles->rows / SIDE * SIDE;
-    if (tiles->cold)
+    uint32_t rest = tiles->rows % SIDE, end = tiles->rows - (rest > SIDE / 2 ? 0 : rest);
+    bool both = end > 0 && end < tiles->rows;
+    if (tiles->first)
         ask_now(tiles);
+    if (tiles->first && !both)
+        shape_for_queries(end > 0 ? SIDE : rest);
     for (; w.tile < n; w.tile++) {
         const struct quire__tile *t = &tiles[w.tile];
         struct asking ask = asking_after(t);
         w.ask = &ask;
         bool wild = take_tile(t, &w);
-        if (end > 0) {
+        if (both)
             shape_for_queries(SIDE);
+        if (end > 0) {
             weigh_sixteens(t, &w, end);
             if (wild || w.tile + 1 == n)
                 add_sixteens(t, &w, end, wild);
         }
+        if (both)
+            shape_for_queries(rest);
         if (end < t->rows)
             rest_of_queries(t, &w, end, wild);
     }
-    tiles_release();
+    if (tiles[n - 1].k_next.data == NULL)
+        tiles_release();
 }
 
 #endif
