@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 MAKEFLAGS += --no-print-directory
-.PHONY: help demo test bench bench-peers lint format install clean
+.PHONY: help demo test tests bench bench-peers lint format install clean
 
 # A prompt may hold quotes, dollars and newlines: it goes through the environment as it is, and
 # neither make nor a shell reads it again.
@@ -47,6 +47,8 @@ demo:
 	build/release/quire run -m "$$model" -p "$$QUIRE_DEMO_PROMPT" -n $(demo_tokens) --temp 0.3 \
 		--seed 1 --stats
 
+tests: test
+
 test:
 	@scripts/setup.sh test
 	@scripts/build.sh release
@@ -83,7 +85,7 @@ format:
 	@scripts/format.sh
 
 install:
-	@scripts/build.sh release
+	@scripts/build.sh release quire-static quire-shared quire-cli
 	@cmake --install build/release --prefix "$(PREFIX)"
 
 clean:

@@ -116,6 +116,7 @@ class Bench(Case):
                          ['linear-q4_1-1', 'linear-q4_1-32', 'linear-q4_1-512'])
         for row in rows:
             self.assertIn(row[5], ('memory', 'products')) # small shapes meet no target
+        self.assertFalse([line for line in text.splitlines() if line != line.rstrip()])
         text = self.quire('bench', 'attn', '--quick', '--only', 'new-')[0].decode()
         self.assertRegex(text, r'\nnew-1 \.\. new-64: at most [0-9.]+ of the line')
 
@@ -225,9 +226,15 @@ class Bench(Case):
         for more in ([], ['--shared'], ['--shared', '--no-cascade']):
             out = self.quire('bench', 'model', '-m', tiny('bench'), '--depth', '40', '--batch', '3',
                              '--prompt', '4', '--generate', '4', '--json', *more)[0]
-            row, = json.loads(out)['rows']
+            got = json.loads(out)
+            self.assertEqual((got['shared'], got['cascade']),
+                             ('--shared' in more, '--no-cascade' not in more))
+            row, = got['rows']
             self.assertEqual((row['depth'], row['batch']), (40, 3))
             self.assertGreater(row['gen_tok_s'], 0)
+        for more in (['--no-cascade'], ['--shared', '--layout', 'contiguous']):
+            self.refuses('bench', 'model', '-m', tiny('bench'), *more, status=USAGE,
+                         says=more[0])
 
     def test_rows(self):
         """The rows of docs/performance.md come from what --json prints."""

@@ -329,7 +329,8 @@ class Rest(Case):
         levels = json.loads(self.quire('info', '--cpu', '--json')[0])['levels']
         self.assertEqual([level['name'] for level in levels[:2]], ['ref', 'generic'])
         self.assertEqual({level['name'] for level in levels},
-                         {'ref', 'generic', 'avx2', 'avx512', 'avx512bf16', 'amx', 'neon'})
+                         {'ref', 'generic', 'avx2', 'avx512', 'avx512bf16', 'amx', 'neon',
+                          'neonbf16'})
         for level in levels:
             self.assertEqual(level['runs'], level['lacks'] is None)
             if (level['lacks'] or '').startswith('it is for'):

@@ -192,11 +192,11 @@ static const char *expected(const struct cli_arg *arg, char *out, size_t size)
                        arg->kind == CLI_U32 ? "whole number" : "number", arg->min, arg->max);
         return out;
     case CLI_NUMBERS:
-        (void)snprintf(out, size, "up to %d whole numbers from %.10g to %.10g, as in 0,4096",
+        (void)snprintf(out, size, "up to %d whole numbers from %.10g to %.10g, with commas between",
                        CLI_LIST_MAX, arg->min, arg->max);
         return out;
     case CLI_U64:
-        return "a whole number below 2^63";
+        return "a whole number from 0, below 2^63";
     case CLI_SIZE:
         return "a size as 1048576, 512M or 2G";
     case CLI_LAYOUT:

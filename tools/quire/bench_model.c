@@ -241,12 +241,13 @@ static json_t *json_whole(const struct options *options, const struct quire_cpu_
                           json_t *rows)
 {
     const struct engine_options *engine = &options->engine;
-    return json_pack("{s:s, s:s, s:s, s:s, s:i, s:s, s:s, s:s, s:i, s:i, s:i, s:o}", "bench",
-                     "model", "processor", choice->processor, "level", choice->level.name,
+    return json_pack("{s:s, s:s, s:s, s:s, s:i, s:s, s:s, s:s, s:b, s:b, s:i, s:i, s:i, s:o}",
+                     "bench", "model", "processor", choice->processor, "level", choice->level.name,
                      "products", quire_dtype_name(choice->level.products), "threads",
                      (int)choice->num_threads, "dtype_k", quire_dtype_name(engine->dtypes[0]),
                      "dtype_v", quire_dtype_name(engine->dtypes[1]), "model", engine->model,
-                     "prompt", (int)options->prompt, "generate", (int)options->generate, "runs",
+                     "shared", options->shared, "cascade", !engine->no_cascade, "prompt",
+                     (int)options->prompt, "generate", (int)options->generate, "runs",
                      (int)options->runs, "rows", rows);
 }
 
@@ -327,6 +328,10 @@ int command_bench_model(int argc, char **argv)
         return parsed == CLI_HELPED ? CLI_OK : CLI_BAD_USAGE;
     if (options.engine.no_cascade && !options.shared) {
         cli_error("bench model: --no-cascade changes nothing without --shared");
+        return CLI_BAD_USAGE;
+    }
+    if (options.shared && options.engine.layout == QUIRE_LAYOUT_CONTIGUOUS) {
+        cli_error("bench model: --shared needs pages: nothing is shared in --layout contiguous");
         return CLI_BAD_USAGE;
     }
     struct engine engine;

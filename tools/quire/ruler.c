@@ -218,22 +218,26 @@ static void print_row(struct ruler *ruler, const struct ruler_row *row)
 {
     const double ratio = row->roof_ns / row->ns;
     if (!ruler->said)
-        (void)cli_print("\n%-28s %10s %10s %6s %6s\n", "", "ms", "roof ms", "ratio", "target");
+        (void)cli_print("\n%-28s %8s %8s %6s %6s %-5s %s\n", "row", "ms", "roof ms", "ratio",
+                        "target", "", "bound by");
     ruler->said = true;
-    char bar[BAR_WIDTH + 1] = "";
-    for (int i = 0; i < BAR_WIDTH && isatty(STDOUT_FILENO) == 1; i++)
+    char bar[BAR_WIDTH + 1] = "", target[8] = "";
+    for (int i = 0; i < BAR_WIDTH; i++)
         bar[i] = i < (int)(ratio * BAR_WIDTH)         ? '#'
                  : i < (int)(row->target * BAR_WIDTH) ? '.'
                                                       : ' ';
-    char target[8] = "";
     if (row->target > 0)
         (void)snprintf(target, sizeof target, "%.2f", row->target);
-    (void)cli_print("%-28s %10.4f %10.4f %6.2f %6s %-6s %s %s\n", row->name, row->ns / 1e6,
+    (void)cli_print("%-28s %8.4f %8.4f %6.2f %6s %-5s ", row->name, row->ns / 1e6,
                     row->roof_ns / 1e6, ratio, target,
                     row->target == 0 || ruler->options->quick ? ""
                     : ratio >= row->target                    ? "met"
-                                                              : "below",
-                    row->by_memory ? "memory  " : "products", bar);
+                                                              : "below");
+    const char *bound = row->by_memory ? "memory" : "products";
+    if (isatty(STDOUT_FILENO) == 1)
+        (void)cli_print("%-8s %s\n", bound, bar);
+    else
+        (void)cli_print("%s\n", bound);
 }
 
 quire_status ruler_measure(struct ruler *ruler, const struct ruler_work *work,

@@ -53,22 +53,22 @@ static int read_stats(const struct engine *engine, struct quire_pool_stats *stat
 static void print_stats(const struct options *options, const struct engine *engine,
                         const struct figures *figures, const struct quire_pool_stats *stats)
 {
-    uint32_t threads = options->engine.threads;
-    (void)fprintf(
-        stderr,
-        "prompt  %llu tokens, %.1f tokens/s; reused %llu\n"
-        "answer  %llu tokens, %.1f tokens/s\n"
-        "cache   %llu blocks of %u positions, %llu bytes of K/V, %s, K %s, V %s\n"
-        "engine  %s, %u threads, seed %llu\n",
-        (unsigned long long)figures->prompt_tokens,
-        per_second(figures->prompt_tokens, figures->prompt_ns),
-        (unsigned long long)figures->reused_tokens, (unsigned long long)figures->answer_tokens,
-        per_second(figures->decode_steps, figures->decode_ns),
-        (unsigned long long)blocks_used(stats), stats->block_size,
-        (unsigned long long)stats->bytes_used, layout_name(stats->layout),
-        quire_dtype_name(options->engine.dtypes[0]), quire_dtype_name(options->engine.dtypes[1]),
-        engine->backend->caps.arithmetic, threads != 0 ? threads : quire__cpu_count(),
-        (unsigned long long)options->sampler.seed);
+    uint32_t threads = options->engine.threads != 0 ? options->engine.threads : quire__cpu_count();
+    (void)fprintf(stderr,
+                  "prompt  %llu tokens, %.1f tokens/s; reused %llu\n"
+                  "answer  %llu tokens, %.1f tokens/s\n"
+                  "cache   %llu blocks of %u positions, %llu bytes of K/V, %s, K %s, V %s\n"
+                  "engine  %s, %u thread%s, seed %llu\n",
+                  (unsigned long long)figures->prompt_tokens,
+                  per_second(figures->prompt_tokens, figures->prompt_ns),
+                  (unsigned long long)figures->reused_tokens,
+                  (unsigned long long)figures->answer_tokens,
+                  per_second(figures->decode_steps, figures->decode_ns),
+                  (unsigned long long)blocks_used(stats), stats->block_size,
+                  (unsigned long long)stats->bytes_used, layout_name(stats->layout),
+                  quire_dtype_name(options->engine.dtypes[0]),
+                  quire_dtype_name(options->engine.dtypes[1]), engine->backend->caps.arithmetic,
+                  threads, threads == 1 ? "" : "s", (unsigned long long)options->sampler.seed);
 }
 
 /* What every JSON output has. */
