@@ -71,10 +71,10 @@ FN vu query_pairs(const float *row, uint32_t d, uint32_t dim, float scale)
     return v_pack2(v_load_row(row, d, dim) * scale, v_load_row(row, d + LANES, dim) * scale);
 }
 
-/* Up to sixteen queries as [pairs of dimensions][width]. */
-FN void some_queries(uint32_t *to, const float *const *rows, uint32_t m, uint32_t dim, float scale)
+/* m queries as [pairs of dimensions][width]. */
+FN void some_queries(uint32_t *to, const float *const *rows, uint32_t m, uint32_t width,
+                     uint32_t dim, float scale)
 {
-    uint32_t width = width_of(m);
     for (uint32_t d = 0; d < padded(dim); d += PAIR) {
         vf square[SIDE];
         UNROLL
@@ -83,7 +83,7 @@ FN void some_queries(uint32_t *to, const float *const *rows, uint32_t m, uint32_
         turn_square(square, SIDE);
         for (uint32_t i = 0; i < LANES; i++) {
             float *at = (float *)(void *)(to + (size_t)(d / 2 + i) * width);
-            if (m == SIDE)
+            if (width == SIDE)
                 v_store(at, square[i]);
             else
                 v_store_part(at, square[i], width);
@@ -91,15 +91,14 @@ FN void some_queries(uint32_t *to, const float *const *rows, uint32_t m, uint32_
     }
 }
 
-/* Sixteen queries are [pairs of dimensions][queries]; the last ones may be fewer, and lie beside
- * zeros. */
+/* Sixteen queries are [pairs of dimensions][queries]; the last ones lie beside zeros, as do up to
+ * eight alone, which are fewer in a row. */
 KERNEL void queries(void *to, const float *const *rows, uint32_t n, uint32_t dim, float scale)
 {
-    uint32_t whole = n / SIDE * SIDE, words = padded(dim) / 2;
-    for (uint32_t first = 0; first < whole; first += SIDE)
-        some_queries((uint32_t *)to + (size_t)first * words, rows + first, SIDE, dim, scale);
-    if (whole < n)
-        some_queries((uint32_t *)to + (size_t)whole * words, rows + whole, n - whole, dim, scale);
+    uint32_t words = padded(dim) / 2, width = n < SIDE ? width_of(n) : SIDE;
+    for (uint32_t first = 0; first < n; first += SIDE)
+        some_queries((uint32_t *)to + (size_t)first * words, rows + first,
+                     n - first < SIDE ? n - first : SIDE, width, dim, scale);
 }
 
 /* What tiles are worked on with, in their scratch. */
@@ -509,18 +508,16 @@ MOVE_STATES(8)
 MOVE_STATES(16)
 #undef MOVE_STATES
 
-FN bool move_all_states(const struct quire__tile *t, const struct tile_work *work, uint32_t r,
-                        uint32_t m, float factors[SIDE])
+FN bool move_few_states(const struct quire__tile *t, const struct tile_work *work, uint32_t m,
+                        float factors[SIDE])
 {
-    if (m > 8)
-        return move_states_16(t, work, r, m, factors);
     if (m > 4)
-        return move_states_8(t, work, r, m, factors);
+        return move_states_8(t, work, 0, m, factors);
     if (m > 2)
-        return move_states_4(t, work, r, m, factors);
+        return move_states_4(t, work, 0, m, factors);
     if (m > 1)
-        return move_states_2(t, work, r, m, factors);
-    return move_states_1(t, work, r, m, factors);
+        return move_states_2(t, work, 0, m, factors);
+    return move_states_1(t, work, 0, m, factors);
 }
 
 /* ---- sums of values ---- */
@@ -622,10 +619,10 @@ FN void sixteen_values(const struct addends *a, struct sums sums)
         meet_values(a, sums, d, false);
 }
 
-/* How many of rows .. end from r on are in its sixteen. */
-FN uint32_t queries_at(uint32_t r, uint32_t end)
+/* How many rows are in the sixteen of row r. */
+FN uint32_t queries_at(const struct quire__tile *t, uint32_t r)
 {
-    return end - r < SIDE ? end - r : SIDE;
+    return t->rows - r < SIDE ? t->rows - r : SIDE;
 }
 
 /* Adds the values of one tile, or of both, to the sums of m queries. */
@@ -691,18 +688,18 @@ static TARGET __attribute__((noinline)) void wild_values(const struct quire__til
 
 /* ---- tiles ---- */
 
-/* The weights of rows 0 .. end, sixteen at a time, the last ones beside zeros: K stays in the
- * first-level cache, and the logits that tiles store have left for it before lanes read them. */
-FN void weigh_sixteens(const struct quire__tile *t, const struct tile_work *w, uint32_t end)
+/* The weights of all rows, sixteen at a time: K stays in the first-level cache, and the logits that
+ * tiles store have left for it before lanes read them. */
+FN void weigh_sixteens(const struct quire__tile *t, const struct tile_work *w)
 {
     struct tile_work now = *w, next = *w;
     uint32_t share = ask_share(t, w, ASK_SIXTEEN, 1);
     _Alignas(64) float factors[SIDE];
     tile_logits(t, &now, 0, SIDE);
-    for (uint32_t r = 0; r < end; r += SIDE) {
-        uint32_t m = queries_at(r, end);
+    for (uint32_t r = 0; r < t->rows; r += SIDE) {
+        uint32_t m = queries_at(t, r);
         next.logits = now.next_logits;
-        if (r + SIDE < end)
+        if (r + SIDE < t->rows)
             tile_logits(t, &next, r + SIDE, SIDE);
         ask(w->ask, share);
         if (move_states_16(t, &now, r, m, factors))
@@ -715,12 +712,11 @@ FN void weigh_sixteens(const struct quire__tile *t, const struct tile_work *w, u
 }
 
 /* The values of the tile at hand, and of the one before where those are still owed. */
-FN void add_sixteens(const struct quire__tile *t, const struct tile_work *w, uint32_t end,
-                     bool wild)
+FN void add_sixteens(const struct quire__tile *t, const struct tile_work *w, bool wild)
 {
-    for (uint32_t r = 0; r < end; r += SIDE) {
+    for (uint32_t r = 0; r < t->rows; r += SIDE) {
         bool owes = w->tile == 1 && (w->sums[r / SIDE] & OWES_FIRST) != 0;
-        uint32_t m = queries_at(r, end);
+        uint32_t m = queries_at(t, r);
         if (!wild) {
             add_values(t, w, r, m, owes ? 0 : w->tile, owes ? 2 : 1);
             continue;
@@ -735,20 +731,19 @@ FN void add_sixteens(const struct quire__tile *t, const struct tile_work *w, uin
 }
 
 /* Up to eight queries. */
-FN void rest_of_queries(const struct quire__tile *t, const struct tile_work *w, uint32_t r,
-                        bool wild)
+FN void few_queries(const struct quire__tile *t, const struct tile_work *w, bool wild)
 {
-    uint32_t m = t->rows - r;
+    uint32_t m = t->rows;
     _Alignas(64) float factors[SIDE];
     if (t->fresh)
-        clear_sums(t, r, m);
-    tile_logits(t, w, r, m);
-    if (move_all_states(t, w, r, m, factors))
-        scale_sums(t, r, m, factors);
+        clear_sums(t, 0, m);
+    tile_logits(t, w, 0, m);
+    if (move_few_states(t, w, m, factors))
+        scale_sums(t, 0, m, factors);
     if (wild)
-        wild_values(t, w, r, m);
+        wild_values(t, w, 0, m);
     else
-        few_values(t, w, r, sums_of(t, r));
+        few_values(t, w, 0, sums_of(t, 0));
 }
 
 /* Makes K and V of the tile at hand. Whether its values are wild. */
@@ -765,33 +760,26 @@ FN bool take_tile(const struct quire__tile *t, struct tile_work *w)
     return seen != by_all && has_wild_values(t, w);
 }
 
-/* Tiles are shaped once a split where all queries take one shape: that takes longer than a product
- * of sixteen rows. */
+/* Tiles are shaped once a split: that takes longer than a product of sixteen rows. */
 KERNEL void attend(const struct quire__tile *tiles, uint32_t n)
 {
     struct tile_work w = work_of(tiles);
-    uint32_t rest = tiles->rows % SIDE, end = tiles->rows - (rest > SIDE / 2 ? 0 : rest);
-    bool both = end > 0 && end < tiles->rows;
-    if (tiles->first)
+    bool few = tiles->rows <= SIDE / 2;
+    if (tiles->first) {
         ask_now(tiles);
-    if (tiles->first && !both)
-        shape_for_queries(end > 0 ? SIDE : rest);
+        shape_for_queries(few ? tiles->rows : SIDE);
+    }
     for (; w.tile < n; w.tile++) {
         const struct quire__tile *t = &tiles[w.tile];
         struct asking ask = asking_after(t);
         w.ask = &ask;
         bool wild = take_tile(t, &w);
-        if (both)
-            shape_for_queries(SIDE);
-        if (end > 0) {
-            weigh_sixteens(t, &w, end);
-            if (wild || w.tile + 1 == n)
-                add_sixteens(t, &w, end, wild);
-        }
-        if (both)
-            shape_for_queries(rest);
-        if (end < t->rows)
-            rest_of_queries(t, &w, end, wild);
+        if (few)
+            few_queries(t, &w, wild);
+        else
+            weigh_sixteens(t, &w);
+        if (!few && (wild || w.tile + 1 == n))
+            add_sixteens(t, &w, wild);
     }
     if (tiles[n - 1].k_next.data == NULL)
         tiles_release();
